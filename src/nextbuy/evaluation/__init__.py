@@ -1,0 +1,1 @@
+"""Score and compare models under a stated protocol."""

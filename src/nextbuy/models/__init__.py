@@ -1,0 +1,1 @@
+"""One model a file, all behind the protocol of models/protocol.py."""

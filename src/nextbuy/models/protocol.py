@@ -1,0 +1,96 @@
+"""What every model can do. Outsiders can write one; `nextbuy.testing` checks it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import Float32, Histories, Int32, Int64
+from nextbuy.progress import Progress, SilentProgress
+from nextbuy.splitting.cases import Cases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """What a run needs, apart from what a model is.
+
+    Attributes:
+        seed: The run's only source of randomness.
+        epochs: Passes over the training histories, for models that train in epochs; None is the
+            model's own default.
+        run_folder: Where checkpoints and the training log go; None keeps no checkpoints.
+        progress: Told about steps and epochs; draws the progress bar on the command line.
+    """
+
+    seed: int = 0
+    epochs: int | None = None
+    run_folder: Path | None = None
+    progress: Progress = field(default_factory=SilentProgress)
+
+
+class Model(Protocol):
+    """Fitted on histories, gives log P(next item) over the whole catalog for any history.
+
+    Works for a user never seen and for an empty history. Item indices that it did not learn still
+    get a probability above 0, so that a loss is finite.
+    """
+
+    name: ClassVar[str]
+
+    def fit(
+        self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
+    ) -> Self:
+        """Learn from `train`; make choices, if any, on `validation`. Returns itself."""
+        ...
+
+    def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
+        """Log P(next item), shape [users, V + 1].
+
+        Rows sum to 1 in probability, padding (column 0) is `-inf`. `as_of` is UTC microseconds, one
+        a user, or None when time is only an order. The caller cuts many users into chunks.
+
+        Raises:
+            NotFittedError: If `fit` or `load` has not been called.
+        """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `weights.safetensors` into an existing, empty folder."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path, catalog: Catalog) -> Self:
+        """Read what `save` wrote; the folder's hashes were verified by the caller.
+
+        Raises:
+            BundleError: If shapes do not fit the catalog, a weight is not finite or a key unknown.
+        """
+        ...
+
+
+def top_k(log_probabilities: Float32, k: int) -> tuple[Int32, Float32]:
+    """The k most probable items of each row, best first, ties by item index.
+
+    Args:
+        log_probabilities: Shape [users, V + 1]; column 0 is padding and never returned.
+        k: At most V are returned.
+
+    Returns:
+        Item indices and their log-probabilities, each of shape [users, min(k, V)].
+    """
+    scores = log_probabilities[:, 1:]
+    k = min(k, scores.shape[1])
+    threshold = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+    above = scores > threshold
+    # Fill what the threshold leaves open with the lowest indices among the ties.
+    tied = scores == threshold
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (tied & (np.cumsum(tied, axis=1) <= room))
+    columns_chosen: NDArray[np.int64] = np.nonzero(chosen)[1].reshape(len(scores), k)
+    values = np.take_along_axis(scores, columns_chosen, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    items = (np.take_along_axis(columns_chosen, order, axis=1) + 1).astype(np.int32)
+    return items, np.take_along_axis(values, order, axis=1)

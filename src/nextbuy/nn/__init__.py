@@ -1,0 +1,1 @@
+"""Networks and losses in torch; they know tensors, not tables."""
