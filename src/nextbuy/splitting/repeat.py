@@ -1,0 +1,122 @@
+"""The repeat policy: may what a user already bought be offered again?
+
+Training, evaluation, prediction and service use the same one, stored in the bundle.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+import numpy as np
+
+from nextbuy.data.histories import Float32, Histories, Int64
+from nextbuy.errors import ConfigError
+
+_DAY: Final = 86_400_000_000  # microseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatPolicy:
+    """`allow` everything, `exclude` what was bought, or a `cooldown` of some days after buying.
+
+    Attributes:
+        kind: Which of them.
+        days: Only for `cooldown`, above 0: an item bought less than so many days before the moment
+            of asking is not offered; exactly so many days later it is.
+    """
+
+    kind: Literal["allow", "exclude", "cooldown"] = "allow"
+    days: float | None = None
+
+    ALLOW: ClassVar["RepeatPolicy"]
+
+    def __post_init__(self) -> None:
+        if (self.kind == "cooldown") != (self.days is not None):
+            raise ConfigError(f"Days belong to a cooldown only; got {self.kind!r}, {self.days}.")
+        if self.days is not None and not 0 < self.days < float("inf"):
+            raise ConfigError(f"A cooldown lasts some days, more than 0; got {self.days}.")
+
+    @classmethod
+    def parse(cls, text: str) -> "RepeatPolicy":
+        """Read `allow`, `exclude` or `cooldown:DAYS`.
+
+        Raises:
+            ConfigError: If it is none of them.
+        """
+        if text == "allow":
+            return cls()
+        if text == "exclude":
+            return cls(kind="exclude")
+        kind, _, days = text.partition(":")
+        if kind == "cooldown":
+            try:
+                return cls(kind="cooldown", days=float(days))
+            except ValueError:
+                pass
+        raise ConfigError(
+            "A repeat policy is allow, exclude or cooldown:DAYS (such as cooldown:30); "
+            f"got {text!r}."
+        )
+
+    def __str__(self) -> str:
+        return self.kind if self.days is None else f"cooldown:{self.days:g}"
+
+    def blocks(self, histories: Histories, as_of: Int64 | None) -> "Blocked":
+        """What may not be offered, as pairs of user position and item index.
+
+        Raises:
+            ConfigError: If a cooldown is asked of a log whose time is only an order.
+        """
+        if self.kind == "allow":
+            return Blocked(users=np.empty(0, np.int64), items=np.empty(0, np.int64))
+        users, items = histories.owners, histories.items.astype(np.int64)
+        if self.days is not None:
+            if as_of is None or histories.time_kind != "dates":
+                raise ConfigError(
+                    f"{self} needs dates, but this log has only an order of purchases. "
+                    "Choose --repeat allow or exclude."
+                )
+            recent = as_of[users] - histories.times < round(self.days * _DAY)
+            users, items = users[recent], items[recent]
+        return Blocked(users=users, items=items)
+
+
+RepeatPolicy.ALLOW = RepeatPolicy()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Blocked:
+    """Pairs of user position and item index that may not be offered; pairs may repeat."""
+
+    users: Int64
+    items: Int64
+
+
+def apply_repeat_policy(
+    log_probabilities: Float32, histories: Histories, as_of: Int64 | None, policy: RepeatPolicy
+) -> Float32:
+    """The distribution given that only allowed items are bought: P(i) / sum of allowed P.
+
+    Args:
+        log_probabilities: Shape [users, V + 1]; left as it is.
+        histories: What each of these users bought.
+        as_of: The moment of asking, one a user.
+        policy: Which items are allowed.
+
+    Returns:
+        The same shape; items that are not allowed are `-inf`. A user who may be offered nothing has
+        a row of `-inf` only. Under `allow` the very array that was given.
+
+    Raises:
+        ConfigError: If a cooldown is asked of a log whose time is only an order.
+    """
+    if policy.kind == "allow":
+        return log_probabilities
+    blocked = policy.blocks(histories, as_of)
+    masked = log_probabilities.copy()
+    masked[blocked.users, blocked.items] = -np.inf
+    best = masked.max(axis=1, keepdims=True)
+    best[np.isneginf(best)] = 0.0
+    rest = np.exp(masked - best).sum(axis=1, keepdims=True, dtype=np.float64)
+    rest[rest == 0.0] = 1.0
+    masked -= (best + np.log(rest)).astype(np.float32)
+    return masked
