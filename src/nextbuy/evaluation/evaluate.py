@@ -1,0 +1,213 @@
+"""Every metric of a model under a protocol, with intervals.
+
+Legend: C cases, T targets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import UNKNOWN
+from nextbuy.evaluation.scoring import CaseScores, score
+from nextbuy.evaluation.slices import slices_of
+from nextbuy.metrics import bootstrap, calibration, classification, likelihood, ranking
+from nextbuy.metrics.calibration import Reliability
+from nextbuy.metrics.ranking import Float64
+from nextbuy.models.protocol import Model
+from nextbuy.progress import Progress
+from nextbuy.seeding import generator
+from nextbuy.splitting.cases import Cases, Split
+from nextbuy.splitting.repeat import RepeatPolicy
+
+CUTOFFS: Final = (1, 5, 10, 20)
+"""Lengths k of the lists that are looked at."""
+
+Value = TypeVar("Value")
+Metrics = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Evaluation:
+    """How good a model is, and how that was found out.
+
+    Attributes:
+        metrics: Every metric by its key; `nan` where there was nothing to find.
+        intervals: 95 % bootstrap percentile interval of those that have one.
+        protocol: Split, target, candidates and definitions, to be shown beside the scores.
+        slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
+        reliability: Confidence against accuracy of the first offer.
+    """
+
+    metrics: Metrics
+    intervals: Intervals
+    protocol: dict[str, object]
+    slices: dict[str, Metrics]
+    reliability: Reliability
+
+
+def evaluate(
+    model: Model,
+    cases: Cases,
+    catalog: Catalog,
+    *,
+    repeat: RepeatPolicy = RepeatPolicy.ALLOW,
+    seed: int = 0,
+    num_resamples: int = bootstrap.NUM_RESAMPLES,
+    protocol: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on cases; see `summarize` for what is reported.
+
+    Args:
+        model: Fitted on the same catalog.
+        cases: Questions with answers.
+        catalog: The candidates: all of it, never a sample.
+        repeat: What may be offered.
+        seed: Of the bootstrap, its only randomness.
+        num_resamples: Of the bootstrap; 0 gives no intervals.
+        protocol: More to say about how the scores were obtained, such as `protocol_of(split)`.
+        progress: Told about cases.
+
+    Raises:
+        TrainingError: If the model answers with `nan` or with another shape.
+    """
+    scores = score(model, cases, catalog, repeat=repeat, k=max(CUTOFFS), progress=progress)
+    return summarize(
+        scores, catalog, repeat=repeat, seed=seed, num_resamples=num_resamples, protocol=protocol
+    )
+
+
+def summarize(
+    scores: CaseScores,
+    catalog: Catalog,
+    *,
+    repeat: RepeatPolicy = RepeatPolicy.ALLOW,
+    seed: int = 0,
+    num_resamples: int = bootstrap.NUM_RESAMPLES,
+    protocol: Mapping[str, object] | None = None,
+) -> Evaluation:
+    """All metrics of scored cases.
+
+    The parts `repeat/` and `explore/` look for the targets that are, or are not, in the visible
+    history, among the same offers; cases without such a target are left out of the part.
+    """
+    found = _Found(scores)
+    values = found.values
+    metrics: Metrics = {name: ranking.mean(column) for name, column in values.items()}
+    once = np.ones((1, len(scores)))
+    metrics |= {name: float(column[0]) for name, column in found.ratios(once).items()}
+    metrics["coverage@10"] = ranking.coverage(scores.top_items[:, :10], scores.num_items)
+    metrics["num_cases"] = len(scores)
+    targets = scores.target_items
+    metrics["unknown_target_share"] = (
+        float((targets == UNKNOWN).mean()) if len(targets) else float("nan")
+    )
+    for part in ("repeat", "explore"):
+        metrics[f"{part}/num_cases"] = int(np.sum(~np.isnan(values[f"{part}/accuracy"])))
+    intervals = _intervals(found, seed, num_resamples) if num_resamples and len(scores) else {}
+    words: dict[str, object] = {
+        "target": "the first basket after the moment of asking; its distinct items",
+        "candidates": f"the whole catalog, {scores.num_items} items, none sampled",
+        "ties": "broken by item index",
+        "repeat": str(repeat),
+        "unknown_targets": "a miss in every ranking metric, left out of the loss",
+        "intervals": f"95 % bootstrap percentiles over cases, {num_resamples} resamples, "
+        f"seed {seed}",
+        "excluded_target_share": ranking.mean(scores.excluded.astype(np.float64)),
+    }
+    return Evaluation(
+        metrics=_in_order(metrics),
+        intervals=_in_order(intervals),
+        protocol={**(protocol or {}), **words},
+        slices=slices_of(scores, catalog),
+        reliability=calibration.reliability(found.confidence, found.outcomes.hits),
+    )
+
+
+def protocol_of(split: Split, part: Literal["validation", "test"] = "test") -> dict[str, object]:
+    """The words of a split for the protocol."""
+    words: dict[str, object] = {
+        "split": split.name,
+        "part": part,
+        "description": split.description,
+    }
+    return words if split.warning is None else {**words, "warning": split.warning}
+
+
+def case_values(scores: CaseScores) -> dict[str, Float64]:
+    """Each metric that is a mean over cases, as its values, length C; `nan` leaves a case out."""
+    ranks, offsets = scores.ranks, scores.target_offsets
+    values = {
+        "loss": likelihood.log_loss(scores.log_probabilities, offsets),
+        "accuracy": ranking.hit_rate(ranks, offsets, 1),
+    }
+    for k in CUTOFFS:
+        values[f"hit_rate@{k}"] = ranking.hit_rate(ranks, offsets, k)
+        values[f"recall@{k}"] = ranking.recall(ranks, offsets, k)
+        values[f"ndcg@{k}"] = ranking.ndcg(ranks, offsets, k)
+        values[f"mrr@{k}"] = ranking.reciprocal_rank(ranks, offsets, k)
+    if scores.target_values is not None:
+        values["revenue@10"] = ranking.revenue(scores.target_values, ranks, offsets, 10)
+    return values
+
+
+class _Found:
+    """What the metrics and their resamples are computed from, prepared once."""
+
+    def __init__(self, scores: CaseScores) -> None:
+        self.values = case_values(scores)
+        for part, targets in (("repeat", scores.repeats), ("explore", ~scores.repeats)):
+            for name, column in case_values(scores.part(targets)).items():
+                self.values[f"{part}/{name}"] = column
+        nothing = len(scores) == 0 or scores.num_items == 0
+        first = np.zeros(len(scores), np.int32) if nothing else scores.top_items[:, 0]
+        self.confidence: Float64 = (
+            np.zeros(len(scores))
+            if nothing
+            else np.exp(scores.top_log_probabilities[:, 0].astype(np.float64))
+        )
+        self.outcomes = classification.outcomes(first, scores.target_items, scores.target_offsets)
+        self._thresholded = np.stack(
+            classification.thresholded(self.outcomes, self.confidence), axis=1
+        )
+        # ECE = sum over bins of |sum of (correct - confidence)| / n: linear inside each bin.
+        bins = calibration.confidence_bins(self.confidence)
+        self._gaps = np.zeros((len(scores), calibration.NUM_BINS))
+        self._gaps[np.arange(len(scores)), bins] = self.outcomes.hits - self.confidence
+
+    def ratios(self, weights: Float64) -> dict[str, Float64]:
+        """The metrics that are no means over cases, under each row of case weights [b, C]."""
+        counts = [classification.confusion(self.outcomes, row) for row in weights]
+        hits, offered, targets = (weights @ self._thresholded).T
+        return {
+            "precision": np.array([classification.macro_precision(c) for c in counts]),
+            "recall": np.array([classification.macro_recall(c) for c in counts]),
+            "precision_weighted": np.array([classification.weighted_precision(c) for c in counts]),
+            "recall_weighted": np.array([classification.weighted_recall(c) for c in counts]),
+            "precision_thresholded": classification.ratios(hits, offered),
+            "recall_thresholded": classification.ratios(hits, targets),
+            "ece": classification.ratios(
+                np.abs(weights @ self._gaps).sum(axis=1), weights.sum(axis=1)
+            ),
+        }
+
+
+def _intervals(found: _Found, seed: int, num_resamples: int) -> Intervals:
+    names, table = list(found.values), np.stack(list(found.values.values()), axis=1)
+    samples: dict[str, list[NDArray[np.float64]]] = {}
+    rng = generator(seed, "bootstrap")
+    for weights in bootstrap.resamples(len(table), num_resamples, rng):
+        means = bootstrap.weighted_means(weights, table)
+        for name, column in [*zip(names, means.T, strict=True), *found.ratios(weights).items()]:
+            samples.setdefault(name, []).append(column)
+    return {n: bootstrap.percentile_interval(np.concatenate(parts)) for n, parts in samples.items()}
+
+
+def _in_order(metrics: dict[str, Value]) -> dict[str, Value]:
+    """The whole before its parts."""
+    return dict(sorted(metrics.items(), key=lambda item: "/" in item[0]))

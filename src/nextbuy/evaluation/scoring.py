@@ -1,0 +1,218 @@
+"""Ask a model every case and keep what the metrics need, never a whole users x items table.
+
+Legend: C cases, T targets, V items, k offers.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import (
+    PADDING,
+    UNKNOWN,
+    Float32,
+    Histories,
+    Int32,
+    Int64,
+    jagged_rows,
+    offsets_of,
+)
+from nextbuy.errors import TrainingError
+from nextbuy.metrics.ranking import MISSED, case_of_target
+from nextbuy.models.protocol import Model, top_k
+from nextbuy.progress import Progress, SilentProgress
+from nextbuy.splitting.cases import Cases
+from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
+
+_CHUNK_BYTES: Final = 2**26
+_MOST_CASES: Final = 1_024  # of one chunk: a network holds its activations, too
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CaseScores:
+    """What a model said about each case, and how it stands to the truth.
+
+    Attributes:
+        target_items: Item index of each target, `UNKNOWN` where the catalog lacks it; length T.
+        target_offsets: Case c has the targets `target_offsets[c]:target_offsets[c + 1]`.
+        target_values: Money paid for each target, `nan` unknown; or None.
+        ranks: Rank of each target in the whole catalog from 1, ties by item index; `MISSED` where
+            the catalog lacks it or the policy excludes it.
+        log_probabilities: Log p of each target; `nan` where the rank is `MISSED`.
+        repeats: Whether the target is in the visible history; length T.
+        excluded: Whether the catalog knows the target, but the repeat policy forbids to offer it.
+        top_items: Best offers first, shape [C, min(k, V)]; `PADDING` where nothing may be offered.
+        top_log_probabilities: Their log p, `-inf` where nothing may be offered.
+        history_lengths: Visible purchases of each case.
+        num_items: V.
+    """
+
+    target_items: Int32
+    target_offsets: Int64
+    target_values: Float32 | None
+    ranks: Int64
+    log_probabilities: Float32
+    repeats: NDArray[np.bool_]
+    excluded: NDArray[np.bool_]
+    top_items: Int32
+    top_log_probabilities: Float32
+    history_lengths: Int64
+    num_items: int
+
+    def __len__(self) -> int:
+        return len(self.target_offsets) - 1
+
+    def part(self, targets: NDArray[np.bool_]) -> "CaseScores":
+        """Only the targets that are marked, length T; every case stays, some without targets."""
+        marked = np.concatenate([[0], np.cumsum(targets, dtype=np.int64)])
+        return self._with(
+            np.flatnonzero(targets), np.diff(marked[self.target_offsets]), slice(None)
+        )
+
+    def take(self, cases: NDArray[np.integer]) -> "CaseScores":
+        """Only some of the cases, in the order given."""
+        lengths = np.diff(self.target_offsets)[cases]
+        return self._with(jagged_rows(self.target_offsets[:-1][cases], lengths), lengths, cases)
+
+    def _with(
+        self, rows: Int64, lengths: Int64, cases: NDArray[np.integer] | slice
+    ) -> "CaseScores":
+        return CaseScores(
+            target_items=self.target_items[rows],
+            target_offsets=offsets_of(lengths),
+            target_values=None if self.target_values is None else self.target_values[rows],
+            ranks=self.ranks[rows],
+            log_probabilities=self.log_probabilities[rows],
+            repeats=self.repeats[rows],
+            excluded=self.excluded[rows],
+            top_items=self.top_items[cases],
+            top_log_probabilities=self.top_log_probabilities[cases],
+            history_lengths=self.history_lengths[cases],
+            num_items=self.num_items,
+        )
+
+
+def score(
+    model: Model,
+    cases: Cases,
+    catalog: Catalog,
+    *,
+    repeat: RepeatPolicy = RepeatPolicy.ALLOW,
+    k: int = 20,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+) -> CaseScores:
+    """Ask the model every case, in chunks of similar history length.
+
+    Args:
+        model: Fitted on the same catalog.
+        cases: Questions with answers.
+        catalog: What can be offered; all of it is ranked, never a sample.
+        repeat: Items that it forbids get no probability, and the rest is scaled up.
+        k: Offers to keep for each case.
+        chunk: Cases at a time; by default as many as fit into 64 MiB of probabilities.
+        progress: Told about cases.
+
+    Raises:
+        TrainingError: If the model answers with `nan` or with another shape.
+    """
+    progress = progress or SilentProgress()
+    num_items = len(catalog)
+    scores = _empty_scores(cases, num_items, min(k, num_items))
+    chunk = chunk or max(1, min(_CHUNK_BYTES // (4 * (num_items + 1)), _MOST_CASES))
+    # Similar lengths together: a network pads to the longest of its batch.
+    order = np.argsort(cases.histories.lengths, kind="stable")
+    progress.start(f"scoring {model.name}", len(cases))
+    for start in range(0, len(cases), chunk):
+        chosen = order[start : start + chunk]
+        _score_chunk(model, cases, chosen, repeat, scores)
+        progress.advance(len(chosen), {})
+    progress.finish()
+    return scores
+
+
+def _empty_scores(cases: Cases, num_items: int, k: int) -> CaseScores:
+    num_targets = len(cases.target_items)
+    return CaseScores(
+        target_items=cases.target_items,
+        target_offsets=cases.target_offsets,
+        target_values=cases.target_values,
+        ranks=np.full(num_targets, MISSED, dtype=np.int64),
+        log_probabilities=np.full(num_targets, np.nan, dtype=np.float32),
+        repeats=np.zeros(num_targets, dtype=np.bool_),
+        excluded=np.zeros(num_targets, dtype=np.bool_),
+        top_items=np.zeros((len(cases), k), dtype=np.int32),
+        top_log_probabilities=np.full((len(cases), k), -np.inf, dtype=np.float32),
+        history_lengths=cases.histories.lengths,
+        num_items=num_items,
+    )
+
+
+def _score_chunk(
+    model: Model, cases: Cases, chosen: Int64, repeat: RepeatPolicy, scores: CaseScores
+) -> None:
+    """Fill the rows of the chosen cases into `scores`."""
+    part = cases.take(chosen)
+    raw = model.log_probabilities(part.histories, part.as_of)
+    _refuse_broken(model.name, raw, (len(part), scores.num_items + 1))
+    allowed = apply_repeat_policy(raw, part.histories, part.as_of, repeat)
+    top_items, top_values = top_k(allowed, scores.top_items.shape[1])
+    scores.top_items[chosen] = np.where(np.isneginf(top_values), PADDING, top_items)
+    scores.top_log_probabilities[chosen] = top_values
+    rows = jagged_rows(cases.target_offsets[chosen], np.diff(part.target_offsets))
+    owners = case_of_target(part.target_offsets)
+    known = part.target_items != UNKNOWN
+    scores.repeats[rows] = _in_history(part.histories, owners, part.target_items, len(raw[0]))
+    asked = allowed[owners, part.target_items]
+    excluded = known & np.isneginf(asked) & ~np.isneginf(raw[owners, part.target_items])
+    scores.excluded[rows] = excluded
+    ranked = known & ~excluded
+    scores.log_probabilities[rows[ranked]] = asked[ranked]
+    scores.ranks[rows[ranked]] = ranks_of(allowed, owners[ranked], part.target_items[ranked])
+
+
+def ranks_of(log_probabilities: Float32, rows: Int64, items: Int32) -> Int64:
+    """Rank of an item in a row: 1 + items with more + items with as much and a lower index.
+
+    Args:
+        log_probabilities: Shape [rows, V + 1]; column 0 is padding and ranks nowhere.
+        rows: Row of each question, length T.
+        items: Item index of each question, 1..V.
+    """
+    ranks = np.empty(len(rows), dtype=np.int64)
+    step = max(1, len(log_probabilities))  # no more memory than the table has itself
+    for start in range(0, len(rows), step):
+        here = slice(start, start + step)
+        table = log_probabilities[rows[here], 1:]
+        own = log_probabilities[rows[here], items[here]][:, None]
+        ranks[here] = 1 + np.count_nonzero(table > own, axis=1)
+        tied = np.flatnonzero(np.count_nonzero(table == own, axis=1) > 1)
+        if len(tied):
+            lower = np.arange(1, table.shape[1] + 1) < items[here][tied][:, None]
+            equal = (table[tied] == own[tied]) & lower
+            ranks[start + tied] += np.count_nonzero(equal, axis=1)
+    return ranks
+
+
+def _in_history(histories: Histories, owners: Int64, items: Int32, width: int) -> NDArray[np.bool_]:
+    bought = histories.owners * width + histories.items
+    repeated: NDArray[np.bool_] = np.isin(owners * width + items, bought) & (items != UNKNOWN)
+    return repeated
+
+
+def _refuse_broken(name: str, log_probabilities: Float32, shape: tuple[int, int]) -> None:
+    if log_probabilities.shape != shape:
+        raise TrainingError(
+            f"The model {name} gave log-probabilities of shape {log_probabilities.shape} for "
+            f"{shape[0]} histories and {shape[1] - 1} items; {shape} is needed. "
+            "Was it fitted on another catalog?"
+        )
+    broken = np.isnan(log_probabilities).any(axis=1)
+    if broken.any():
+        raise TrainingError(
+            f"The model {name} gave nan as probability for {int(broken.sum())} of {shape[0]} "
+            "histories. It cannot be scored; fit it again with a lower learning rate."
+        )

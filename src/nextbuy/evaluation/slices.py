@@ -1,0 +1,58 @@
+"""For whom a model is good, and for which items."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.evaluation.scoring import CaseScores
+from nextbuy.metrics import likelihood, ranking
+
+_LENGTHS = (
+    ("new (0 purchases)", 0, 0),
+    ("1-4 purchases", 1, 4),
+    ("5-19 purchases", 5, 19),
+    ("20-99 purchases", 20, 99),
+    ("100+ purchases", 100, None),
+)
+
+
+def slices_of(scores: CaseScores, catalog: Catalog) -> dict[str, dict[str, float]]:
+    """Scores by user (new or returning), history length, and popularity of the target.
+
+    Head, middle and tail are the items that make up the first, second and last third of all
+    purchases in the catalog, most popular first. An item slice looks for its targets only, among
+    the same offers.
+
+    Returns:
+        `{slice: {"n", "accuracy", "ndcg@10", "loss"}}`; slices without cases are left out.
+    """
+    lengths = scores.history_lengths
+    users = {"users: new": lengths == 0, "users: returning": lengths > 0}
+    for name, low, high in _LENGTHS:
+        users[f"history: {name}"] = (lengths >= low) & (True if high is None else lengths <= high)
+    slices = {name: _row(scores.take(np.flatnonzero(cases))) for name, cases in users.items()}
+    third = _thirds(catalog)[scores.target_items]  # -1, an unknown item, is the last entry
+    for number, name in enumerate(("head", "middle", "tail", "unknown")):
+        slices[f"items: {name}"] = _row(scores.part(third == number))
+    return {name: row for name, row in slices.items() if row["n"] > 0}
+
+
+def _thirds(catalog: Catalog) -> NDArray[np.int64]:
+    """0 head, 1 middle, 2 tail for each item index; 3 for `UNKNOWN`, at the end. Length V + 2."""
+    counts = catalog.table["num_purchases"].to_numpy().astype(np.float64)
+    order = np.argsort(-counts, kind="stable")
+    # An item belongs to the third in which its first purchase lies.
+    before = np.cumsum(counts[order]) - counts[order]
+    thirds = np.full(len(counts) + 2, 3, dtype=np.int64)
+    thirds[order + 1] = np.minimum(before * 3 // max(counts.sum(), 1.0), 2).astype(np.int64)
+    return thirds
+
+
+def _row(scores: CaseScores) -> dict[str, float]:
+    ranks, offsets = scores.ranks, scores.target_offsets
+    return {
+        "n": int((np.diff(offsets) > 0).sum()),
+        "accuracy": ranking.mean(ranking.hit_rate(ranks, offsets, 1)),
+        "ndcg@10": ranking.mean(ranking.ndcg(ranks, offsets, 10)),
+        "loss": ranking.mean(likelihood.log_loss(scores.log_probabilities, offsets)),
+    }
