@@ -4,6 +4,7 @@ Legend: C cases, V items of the catalog. p_cj is the true probability that the a
 item j, given what is visible. A row sums to less than 1 where the catalog lacks items.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,9 +30,10 @@ def expected_scores(chunks: Iterable[Float64]) -> dict[str, float]:
     platform only when few are left, and its macro precision is five times its accuracy.)
     With w_cj the probability that case c is told j, N_j = sum_c w_cj, TP_j = sum_c w_cj p_cj and
     S_j = sum_c p_cj: precision_j = TP_j / N_j, recall_j = TP_j / S_j. A macro mean is over the
-    items that are told or are an answer, as in scikit-learn; an item is an answer with probability
-    1 - prod_c(1 - p_cj), and told likewise. The expectation of a ratio is taken as the ratio of
-    the expectations, which counts of tens of cases make good.
+    items that are told or are an answer, as in scikit-learn, and answers that the catalog lacks
+    are one more item; an item is an answer with probability 1 - prod_c(1 - p_cj), and told
+    likewise. The expectation of a ratio is taken as the ratio of the expectations, which counts of
+    tens of cases make good.
 
     Args:
         chunks: p_cj of some cases each, shape [n, V + 1]; column 0 is padding and 0.
@@ -50,7 +52,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self.num_cases = 0
-        self.known = self.entropy = self.best = 0.0
+        self.known = self.entropy = self.best = self.log_all_known = 0.0
         self.by_rank = np.zeros(_K)
         self.confusion: Float64 | None = None  # rows: see `add`
 
@@ -58,6 +60,7 @@ class _Totals:
         known = p.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             self.entropy -= float(np.nansum(p * np.log(p / known[:, None])))
+            self.log_all_known += float(np.log(np.minimum(known, 1.0)).sum())
         self.num_cases += len(p)
         self.known += float(known.sum())
         best = p[:, 1:].max(axis=1, keepdims=True)
@@ -89,7 +92,9 @@ class _Totals:
             return dict.fromkeys(_NAMES, float("nan"))
         num_told, hits, variance, answers, log_untold, log_absent = self.confusion[:, 1:]
         is_told, is_answer = -np.expm1(log_untold), -np.expm1(log_absent)
-        num_labels = float(-np.expm1(log_untold + log_absent).sum())
+        num_labels = float(-np.expm1(log_untold + log_absent).sum()) - math.expm1(
+            self.log_all_known
+        )
         precision = np.divide(hits, num_told, out=np.zeros_like(hits), where=num_told > 0)
         recall = np.divide(hits, answers, out=np.zeros_like(hits), where=answers > 0)
         # E[S_j TP_j] = E[S_j] E[TP_j] + Var, because the answers of cases are independent.

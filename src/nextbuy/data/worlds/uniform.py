@@ -84,6 +84,8 @@ class UniformWorld:
         catalog: Catalog,
         as_of: Int64 | None = None,  # noqa: ARG002  there is no time in this world
         until: int | None = None,  # noqa: ARG002
+        *,
+        is_at_as_of: bool = False,  # noqa: ARG002
     ) -> Float32:
         """Log P(next) = -log(number of unseen platforms in the catalog) for each of them.
 

@@ -17,6 +17,8 @@ class Questions(Protocol):
         histories: What is visible, one a question, perhaps empty.
         as_of: The moment of each question, UTC microseconds, or None.
         until: The answer lies before this moment, UTC microseconds, or None.
+        target_times: When the answer was bought, UTC microseconds, or None; only compared with
+            `as_of`, to see whether the question gives the time away.
     """
 
     @property
@@ -27,6 +29,9 @@ class Questions(Protocol):
 
     @property
     def until(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def target_times(self) -> Int64 | None: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 
@@ -49,7 +54,13 @@ class World(Protocol):
         ...
 
     def true_log_probabilities(
-        self, histories: Histories, catalog: Catalog, as_of: Int64 | None, until: int | None = None
+        self,
+        histories: Histories,
+        catalog: Catalog,
+        as_of: Int64 | None,
+        until: int | None = None,
+        *,
+        is_at_as_of: bool = False,
     ) -> Float32:
         """True log P(next item | visible history), shape [users, V + 1] in the catalog's indices.
 
@@ -64,6 +75,7 @@ class World(Protocol):
                 microseconds, one a user. None: nothing is known but the history.
             until: The next purchase happens before this moment, UTC microseconds. None: at any
                 time.
+            is_at_as_of: The next purchase happens exactly at `as_of`.
 
         Raises:
             ConfigError: If the catalog's level hides which item was bought.
