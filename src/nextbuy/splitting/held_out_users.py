@@ -39,32 +39,15 @@ def hold_out_users(
     Raises:
         SplitError: If the shares leave no user on a side.
     """
-    buyers = np.flatnonzero(histories.lengths > 0)
-    if min(test_share, validation_share) <= 0 or test_share + validation_share >= 1:
-        raise SplitError(
-            f"Shares of users must be above 0 and leave some to learn from; "
-            f"got test {test_share} and validation {validation_share}."
-        )
-    num_test = max(1, round(test_share * len(buyers)))
-    num_validation = max(1, round(validation_share * len(buyers)))
-    if num_test + num_validation >= len(buyers):
-        raise SplitError(
-            f"{len(buyers)} users with purchases cannot be cut into {num_test} for the test, "
-            f"{num_validation} for validation and some to learn from. Take smaller shares."
-        )
-    drawn = generator(seed, "held-out-users").permutation(buyers)
-    tested = np.sort(drawn[:num_test])
-    validated = np.sort(drawn[num_test : num_test + num_validation])
+    tested, validated = _drawn_users(histories, test_share, validation_share, seed)
     starts = basket_starts(histories)
     last_rows = starts[np.searchsorted(starts, histories.offsets[1:]) - 1]
-    visible_ends = histories.offsets[1:].copy()
+    visible_ends, train_ends = histories.offsets[1:].copy(), histories.offsets[1:].copy()
     for users in (tested, validated):
         visible_ends[users] = last_rows[users]
+        train_ends[users] = histories.offsets[users]
     visible = np.arange(len(histories.items)) < np.repeat(visible_ends, histories.lengths)
     known, new_index = recount(catalog, histories.keep(visible))
-    train_ends = histories.offsets[1:].copy()
-    for users in (tested, validated):
-        train_ends[users] = histories.offsets[users]
     train = train_rows(histories, train_ends, new_index)
     test = _last_baskets(histories, tested, last_rows, new_index)
     validation = _last_baskets(histories, validated, last_rows, new_index)
@@ -83,6 +66,27 @@ def hold_out_users(
         test=test,
         warning=_LEAK if histories.time_kind == "dates" else None,
     )
+
+
+def _drawn_users(
+    histories: Histories, test_share: float, validation_share: float, seed: int
+) -> tuple[Int64, Int64]:
+    """Positions of the users of the test and of the validation, ascending."""
+    if min(test_share, validation_share) <= 0 or test_share + validation_share >= 1:
+        raise SplitError(
+            f"Shares of users must be above 0 and leave some to learn from; "
+            f"got test {test_share} and validation {validation_share}."
+        )
+    buyers = np.flatnonzero(histories.lengths > 0)
+    num_test = max(1, round(test_share * len(buyers)))
+    num_validation = max(1, round(validation_share * len(buyers)))
+    if num_test + num_validation >= len(buyers):
+        raise SplitError(
+            f"{len(buyers)} users with purchases cannot be cut into {num_test} for the test, "
+            f"{num_validation} for validation and some to learn from. Take smaller shares."
+        )
+    drawn = generator(seed, "held-out-users").permutation(buyers)
+    return np.sort(drawn[:num_test]), np.sort(drawn[num_test : num_test + num_validation])
 
 
 def _last_baskets(histories: Histories, users: Int64, last_rows: Int64, new_index: Int32) -> Cases:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nextbuy.data.catalog import Catalog, recount
-from nextbuy.data.histories import Histories
+from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import SplitError
 from nextbuy.splitting.baskets import basket_starts, build_cases, train_rows
 from nextbuy.splitting.cases import Split
@@ -29,13 +29,7 @@ def leave_last_out(catalog: Catalog, histories: Histories) -> Split:
     starts = basket_starts(histories)
     ends = np.searchsorted(starts, histories.offsets[1:])
     num_baskets = ends - np.searchsorted(starts, histories.offsets[:-1])
-    if not (num_baskets >= 3).any():
-        most = int(num_baskets.max()) if len(num_baskets) else 0
-        raise SplitError(
-            f"leave-last-out needs a user with three baskets; of {len(histories)} users the longest"
-            f" history has {most}. Choose --split held-out-users, or --baskets none if rows were"
-            " taken together that were bought apart."
-        )
+    _refuse_short_histories(num_baskets)
     tested, validated = np.flatnonzero(num_baskets >= 2), np.flatnonzero(num_baskets >= 3)
     test_rows, validation_rows = starts[ends[tested] - 1], starts[ends[validated] - 2]
     train_ends = histories.offsets[1:].copy()
@@ -75,3 +69,13 @@ def leave_last_out(catalog: Catalog, histories: Histories) -> Split:
         test=test,
         warning=_LEAK,
     )
+
+
+def _refuse_short_histories(num_baskets: Int64) -> None:
+    if not (num_baskets >= 3).any():
+        most = int(num_baskets.max()) if len(num_baskets) else 0
+        raise SplitError(
+            f"leave-last-out needs a user with three baskets; of {len(num_baskets)} users the "
+            f"longest history has {most}. Choose --split held-out-users, or --baskets none if rows "
+            "were taken together that were bought apart."
+        )

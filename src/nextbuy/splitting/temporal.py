@@ -71,6 +71,17 @@ def split_by_time(
         raise SplitError("There are 0 purchases to split. Check the input with: nextbuy doctor")
     if test_start is not None and test_days is not None:
         raise SplitError("Both test_start and test_days were given; they say the same: give one.")
+    validation, test, how = _cutoffs(histories, validation_start, test_start, test_days)
+    return _split_at(catalog, histories, validation, test, how, include_new_users=include_new_users)
+
+
+def _cutoffs(
+    histories: Histories,
+    validation_start: Moment | None,
+    test_start: Moment | None,
+    test_days: float | None,
+) -> tuple[int, int, str]:
+    """Start of validation and of the test, and how they came about."""
     start, chosen = _microseconds(test_start), _microseconds(validation_start)
     last = int(histories.times.max())
     if test_days is not None:
@@ -83,7 +94,7 @@ def split_by_time(
     if chosen is None:
         before = np.append(histories.times[histories.times < start], start - 1)
         chosen = max(start - max(last - start, 1), int(np.median(before)))
-    return _split_at(catalog, histories, chosen, start, how, include_new_users=include_new_users)
+    return chosen, start, how
 
 
 def _split_at(
