@@ -6,6 +6,10 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the steps of long work."""
 
+    def about(self, subject: str) -> None:
+        """What the next pieces of work belong to, for example a model."""
+        ...
+
     def start(self, name: str, total: int, done: int = 0) -> None:
         """A piece of work begins: `total` units, `done` of them already there (a resumed run)."""
         ...
@@ -21,6 +25,9 @@ class Progress(Protocol):
 
 class SilentProgress:
     """Says nothing."""
+
+    def about(self, subject: str) -> None:
+        """Say nothing."""
 
     def start(self, name: str, total: int, done: int = 0) -> None:
         """Say nothing."""

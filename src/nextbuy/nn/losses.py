@@ -1,0 +1,61 @@
+"""Losses of the next purchase, as plain functions.
+
+Legend: N positions that have a target, R hidden size, V items, S sampled items.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+
+def full_softmax_loss(
+    hidden_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, targets_N: Tensor
+) -> Tensor:
+    """Mean cross-entropy of the next item over the whole catalog.
+
+    Args:
+        hidden_NR: States of the positions that have a target.
+        weight_VR: Dense kernel, one row an item.
+        bias_V: Dense bias.
+        targets_N: Item row, 0..V-1.
+
+    Returns:
+        -mean log softmax(h W' + b)[target], in nats; `nan` if N is 0.
+    """
+    return F.cross_entropy(F.linear(hidden_NR, weight_VR, bias_V), targets_N)
+
+
+def sampled_softmax_loss(
+    hidden_NR: Tensor,
+    weight_VR: Tensor,
+    bias_V: Tensor,
+    targets_N: Tensor,
+    *,
+    samples_S: Tensor,
+    log_expected_V: Tensor,
+) -> Tensor:
+    """Cross-entropy of the next item against a sample of the catalog, shared by the batch.
+
+    Each sampled logit is lowered by the log of how often its item is expected in the sample, so
+    that the sum over the sample estimates the sum over the catalog without bias and the scores stay
+    calibrated log-probabilities (Bengio and Senecal 2008; Jean et al. 2015). A sampled item that is
+    the target of a position does not count again at that position.
+
+    Args:
+        hidden_NR: States of the positions that have a target.
+        weight_VR: Dense kernel, one row an item.
+        bias_V: Dense bias.
+        targets_N: Item row, 0..V-1.
+        samples_S: Item rows, drawn with replacement.
+        log_expected_V: Log of S times each item's probability to be drawn.
+
+    Returns:
+        A scalar in nats, an estimate of `full_softmax_loss`.
+    """
+    target_logits_N = (hidden_NR * weight_VR[targets_N]).sum(-1) + bias_V[targets_N]
+    sample_logits_NS = F.linear(hidden_NR, weight_VR[samples_S], bias_V[samples_S])
+    sample_logits_NS = sample_logits_NS - log_expected_V[samples_S]
+    hits_NS = targets_N[:, None] == samples_S[None, :]
+    sample_logits_NS = sample_logits_NS.masked_fill(hits_NS, -torch.inf)
+    all_logits = torch.cat([target_logits_N[:, None], sample_logits_NS], dim=1)
+    return (torch.logsumexp(all_logits, dim=1) - target_logits_N).mean()

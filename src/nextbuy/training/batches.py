@@ -1,0 +1,148 @@
+"""Batches: every position of every history once an epoch, almost without padding.
+
+Long histories are cut into windows. Windows of one length class go together, so that a batch is
+(nearly) a rectangle; a batch holds about `tokens` positions. All of it is array arithmetic on
+histories that may be memory-mapped; nothing loops over rows in Python.
+
+Legend: W windows, B windows of a batch, L positions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextbuy.data.histories import Histories, Int64
+from nextbuy.errors import TrainingError
+from nextbuy.seeding import generator
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Batch:
+    """One optimizer step's worth of examples.
+
+    Attributes:
+        inputs: Purchase before each position, [B, L]; 0 where there is none.
+        marks: 1 where the position opens a new basket, [B, L].
+        targets: Purchase at each position, [B, L]; 0 where the row has ended.
+    """
+
+    inputs: Int64
+    marks: Int64
+    targets: Int64
+
+    @property
+    def num_targets(self) -> int:
+        """Positions that have a target."""
+        return int(np.count_nonzero(self.targets))
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Windows:
+    """Pieces of histories: window w covers the purchases `starts[w] : starts[w] + lengths[w]`."""
+
+    starts: Int64
+    lengths: Int64
+    opens_history: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def cut_into_windows(histories: Histories, longest: int) -> Windows:
+    """Cut each history into consecutive windows of at most `longest` purchases, none left out.
+
+    The newest window of a history is full and the oldest takes the remainder, because
+    prediction sees the newest `longest` purchases.
+
+    Raises:
+        TrainingError: If there is not a single purchase.
+    """
+    lengths = histories.lengths
+    if lengths.sum() == 0:
+        raise TrainingError(
+            f"No purchase to train on: {len(histories)} users, all with empty training histories. "
+            "Use more data or a later cut-off."
+        )
+    pieces = -(-lengths // longest)
+    owners = np.repeat(np.arange(len(lengths)), pieces)
+    piece = np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    remainder = lengths - (pieces - 1) * longest
+    starts = np.where(piece == 0, 0, remainder[owners] + (piece - 1) * longest)
+    return Windows(
+        starts=(histories.offsets[owners] + starts).astype(np.int64),
+        lengths=np.where(piece == 0, remainder[owners], longest).astype(np.int64),
+        opens_history=piece == 0,
+    )
+
+
+def num_batches(windows: Windows, tokens: int) -> int:
+    """Batches of one epoch; the same in every epoch."""
+    return len(_cuts(np.sort(windows.lengths), tokens)) - 1
+
+
+def epoch_batches(
+    histories: Histories,
+    windows: Windows,
+    *,
+    tokens: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    shuffle_histories: bool = False,
+) -> Iterator[Batch]:
+    """The batches of one epoch, from batch `start` on.
+
+    Everything drawn depends on (seed, epoch, batch) only, so an epoch can be entered in its middle.
+    Purchases inside a basket are put in random order: that order carries no information. With
+    `shuffle_histories` whole windows are, for data whose order carries none either.
+    """
+    order = generator(seed, "windows", epoch).permutation(len(windows))
+    order = order[np.argsort(windows.lengths[order], kind="stable")]
+    cuts = _cuts(windows.lengths[order], tokens)
+    sequence = generator(seed, "batches", epoch).permutation(len(cuts) - 1)
+    for number in range(start, len(sequence)):
+        piece = int(sequence[number])
+        members = order[cuts[piece] : cuts[piece + 1]]
+        rng = generator(seed, "baskets", epoch, number)
+        yield _collate(histories, windows, members, rng, shuffle_histories)
+
+
+def _cuts(sorted_lengths: Int64, tokens: int) -> list[int]:
+    """Where to cut windows, sorted by length, so that rows times longest row is about `tokens`."""
+    cuts, position, total = [0], 0, len(sorted_lengths)
+    while position < total:
+        shortest = int(sorted_lengths[position])
+        end = min(total, position + max(1, tokens // shortest))
+        longest = int(sorted_lengths[end - 1])
+        end = min(end, position + max(1, tokens // longest))
+        cuts.append(end)
+        position = end
+    return cuts
+
+
+def _collate(
+    histories: Histories,
+    windows: Windows,
+    members: Int64,
+    rng: np.random.Generator,
+    shuffle_histories: bool,
+) -> Batch:
+    starts, lengths = windows.starts[members], windows.lengths[members]
+    L = int(lengths.max())
+    inside_BL = np.arange(L) < lengths[:, None]
+    rows_BL = np.where(inside_BL, starts[:, None] + np.arange(L), starts[:, None])
+    items_BL = np.where(inside_BL, histories.items[rows_BL], 0).astype(np.int64)
+    baskets_BL = np.where(inside_BL, histories.baskets[rows_BL], np.iinfo(np.int32).max)
+    opens = windows.opens_history[members]
+    previous = np.where(opens, starts, starts - 1)
+    before_basket = np.where(opens, -1, histories.baskets[previous])
+    marks_BL = np.diff(baskets_BL, axis=1, prepend=before_basket[:, None]) != 0
+    if shuffle_histories or not marks_BL[inside_BL].all():
+        keys_BL = np.where(inside_BL, 0, L) if shuffle_histories else baskets_BL
+        shuffled = np.argsort(keys_BL + rng.random(items_BL.shape), axis=1, kind="stable")
+        items_BL = np.take_along_axis(items_BL, shuffled, axis=1)
+    first_input = np.where(opens, 0, histories.items[previous])
+    inputs_BL = np.concatenate([first_input[:, None], items_BL[:, :-1]], axis=1).astype(np.int64)
+    return Batch(inputs=inputs_BL, marks=(marks_BL & inside_BL).astype(np.int64), targets=items_BL)

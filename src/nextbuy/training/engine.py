@@ -1,0 +1,144 @@
+"""What the training loop asks of an engine; torch and TensorFlow both answer."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from nextbuy.errors import ConfigError
+from nextbuy.nn.recurrent import LstmRnnShape, Weights
+from nextbuy.seeding import generator
+from nextbuy.training.batches import Batch
+
+EngineName = Literal["torch", "tensorflow"]
+Arrays = dict[str, NDArray[Any]]
+
+
+class TrainingConfig(BaseModel):
+    """How a network is trained; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=6, ge=1, description="passes over the training histories")
+    learning_rate: float = Field(default=1e-2, gt=0, description="peak of the schedule")
+    tokens: int = Field(default=2048, ge=1, description="positions in a batch, about")
+    longest_window: int = Field(default=256, ge=2, description="purchases a position can look back")
+    beta2: float = Field(default=0.99, gt=0, lt=1, description="decay of Adam's second moment")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest global gradient norm")
+    patience: int = Field(default=3, ge=1, description="epochs without a better validation loss")
+    shuffle: Literal["auto", "baskets", "histories"] = Field(
+        default="auto",
+        description="what is put in random order: the purchases of a basket, or whole histories; "
+        "auto shuffles histories when validation says that their order carries no information",
+    )
+    sample_size: int | None = Field(
+        default=None,
+        ge=0,
+        description="items that the loss is estimated on; 0 is the whole catalog, "
+        "None lets the size of the catalog decide",
+    )
+    checkpoint_seconds: float = Field(default=30.0, ge=0, description="time between checkpoints")
+
+
+class Engine(Protocol):
+    """Owns weights and optimizer state; knows nothing of epochs, files or validation."""
+
+    def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
+        """Take one optimizer step.
+
+        Args:
+            batch: The examples.
+            learning_rate: Of this step.
+            step: Number of the step in the run; names the streams of dropout and samples.
+
+        Returns:
+            The loss before the step, in nats. If it is not finite the step was not taken.
+        """
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of the weights, under the names of `nextbuy.nn.recurrent.weight_shapes`."""
+        ...
+
+    def optimizer_state(self) -> Arrays:
+        """A copy of everything else that the next step depends on."""
+        ...
+
+    def restore(
+        self, weights: Mapping[str, NDArray[Any]], optimizer_state: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Go back to where `weights` and `optimizer_state` were taken."""
+        ...
+
+
+def create_engine(
+    name: EngineName,
+    shape: LstmRnnShape,
+    config: TrainingConfig,
+    *,
+    weights: Weights,
+    item_counts: NDArray[np.integer],
+    seed: int,
+    device: str = "cpu",
+) -> Engine:
+    """An engine by name, with its weights set.
+
+    Raises:
+        ConfigError: If there is no such engine or no such device.
+        MissingExtraError: If the engine's library is not installed.
+    """
+    sampler = ItemSampler.create(config, item_counts, seed)
+    if name == "torch":
+        from nextbuy.training.torch_engine import TorchEngine
+
+        return TorchEngine(
+            shape, config, weights=weights, sampler=sampler, seed=seed, device=device
+        )
+    if name == "tensorflow":
+        from nextbuy.training.tensorflow_engine import TensorFlowEngine
+
+        if device != "cpu":
+            raise ConfigError(
+                f"The TensorFlow engine trains on the CPU only; asked for {device!r}."
+            )
+        return TensorFlowEngine(shape, config, weights=weights, sampler=sampler, seed=seed)
+    raise ConfigError(f"No engine is called {name!r}; there are torch and tensorflow.")
+
+
+class ItemSampler:
+    """Draws the items of the sampled loss: half of them uniformly, half by frequency.
+
+    The uniform half keeps rare items down; the frequent half makes the estimate of the partition
+    function tight where most of its mass is. The expected counts correct for both.
+    """
+
+    def __init__(self, size: int, item_counts: NDArray[np.integer], seed: int) -> None:
+        V = len(item_counts)
+        frequency = np.asarray(item_counts, dtype=np.float64) + 1e-9
+        probability = 0.5 / V + 0.5 * frequency / frequency.sum()
+        self.size = size
+        self.seed = seed
+        self.log_expected = np.log(size * probability).astype(np.float32)
+        self._cumulative = np.cumsum(probability)
+
+    @classmethod
+    def create(
+        cls, config: TrainingConfig, item_counts: NDArray[np.integer], seed: int
+    ) -> "ItemSampler | None":
+        """The sampler that the config asks for; None when the whole catalog is scored.
+
+        Scoring an item costs 6 R operations a position. Up to some thousands of items that is less
+        than the network itself costs, and the exact loss learns more from a position.
+        """
+        V = len(item_counts)
+        size = (0 if V <= 6000 else 2048) if config.sample_size is None else config.sample_size
+        return cls(size, item_counts, seed) if 0 < size < V else None
+
+    def draw(self, step: int) -> NDArray[np.int64]:
+        """Item rows 0..V-1 for a step, with replacement, length `size`."""
+        points = generator(self.seed, "samples", step).random(self.size) * self._cumulative[-1]
+        rows: NDArray[np.int64] = np.searchsorted(self._cumulative, points, side="right")
+        return rows

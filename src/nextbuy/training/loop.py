@@ -1,0 +1,222 @@
+"""The one training loop. It reads from top to bottom: resume, epochs, steps, validation, end."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nextbuy.data.histories import Histories
+from nextbuy.errors import NonFiniteLossError, TrainingError
+from nextbuy.nn.recurrent import Weights
+from nextbuy.progress import Progress, SilentProgress
+from nextbuy.storage import failpoint
+from nextbuy.training.batches import (
+    Batch,
+    Windows,
+    cut_into_windows,
+    epoch_batches,
+    num_batches,
+)
+from nextbuy.training.checkpoint import Checkpoints, TrainingState
+from nextbuy.training.engine import Engine, TrainingConfig
+from nextbuy.training.interruption import Interrupted, StopRequest, stop_on_signals
+from nextbuy.training.log import TrainingLog
+from nextbuy.training.schedule import EarlyStopping, warm_up_then_cosine
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TrainingResult:
+    """What a run came to.
+
+    Attributes:
+        weights: Of the epoch with the best validation loss.
+        best_epoch: That epoch, from 0.
+        best_loss: Its validation loss, in nats.
+        num_epochs: Epochs that were trained.
+        num_steps: Optimizer steps that were taken.
+    """
+
+    weights: Weights
+    best_epoch: int
+    best_loss: float
+    num_epochs: int
+    num_steps: int
+
+
+def train(
+    engine: Engine,
+    histories: Histories,
+    validate: Callable[[Weights], float] | None,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    run_folder: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train until the epochs are over or validation stops getting better.
+
+    A run that finds its own checkpoints in `run_folder` goes on from the newest and ends with the
+    same bytes as one that was never stopped.
+
+    Args:
+        engine: Takes the steps; its weights are the start.
+        histories: What to learn from.
+        validate: Loss of some weights, in nats; lower is better. Called after each epoch. Without
+            it the mean training loss of the epoch stands in.
+        config: How to train.
+        seed: Names all random streams.
+        run_folder: For checkpoints and the log; None keeps neither.
+        identity: What a checkpoint must agree with to be resumed.
+        progress: Told about every step.
+
+    Raises:
+        NonFiniteLossError: Before a step with a NaN or infinite loss would have been taken.
+        Interrupted: After SIGINT or SIGTERM, with the state saved.
+        TrainingError: If there is nothing to train on, or memory runs out.
+    """
+    windows = cut_into_windows(histories, config.longest_window)
+    checkpoints = None if run_folder is None else Checkpoints(run_folder, identity or {})
+    state = None if checkpoints is None else checkpoints.newest(config.patience)
+    if state is None:
+        state = TrainingState(stopping=EarlyStopping(patience=config.patience))
+    else:
+        engine.restore(state.weights, state.optimizer)
+    log = TrainingLog(None if run_folder is None else run_folder / "log.jsonl", state.log_offset)
+    run = _Run(
+        engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress()
+    )
+    steps_left = config.epochs * run.batches_per_epoch
+    run.progress.start("train", total=steps_left, done=state.step)
+    try:
+        with stop_on_signals() as stop:
+            while state.epoch < config.epochs and not state.finished:
+                state = run.train_epoch(state, stop)
+                state = run.end_epoch(state, validate)
+    finally:
+        run.progress.finish()
+        log.close()
+    return TrainingResult(
+        weights=state.best_weights,
+        best_epoch=state.stopping.best_epoch,
+        best_loss=state.stopping.best_loss,
+        num_epochs=state.epoch,
+        num_steps=state.step,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """What stays the same during a run."""
+
+    engine: Engine
+    histories: Histories
+    windows: Windows
+    config: TrainingConfig
+    seed: int
+    checkpoints: Checkpoints | None
+    log: TrainingLog
+    progress: Progress
+    saved_at: float = 0.0
+    batches_per_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.batches_per_epoch = num_batches(self.windows, self.config.tokens)
+        self.saved_at = time.monotonic()
+
+    def train_epoch(self, state: TrainingState, stop: StopRequest) -> TrainingState:
+        """Take the steps of an epoch that are still to be taken."""
+        num_steps = self.config.epochs * self.batches_per_epoch
+        batches = epoch_batches(
+            self.histories, self.windows,
+            tokens=self.config.tokens, seed=self.seed, epoch=state.epoch, start=state.batch,
+            shuffle_histories=self.config.shuffle == "histories",
+        )  # fmt: skip
+        for batch in batches:
+            rate = warm_up_then_cosine(state.step, num_steps, peak=self.config.learning_rate)
+            loss = self._step(batch, rate, state)
+            state = replace(
+                state,
+                batch=state.batch + 1,
+                step=state.step + 1,
+                loss_sum=state.loss_sum + loss * batch.num_targets,
+                num_targets=state.num_targets + batch.num_targets,
+            )
+            failpoint("after_step")
+            self.progress.advance(1, {"loss": loss, "targets": batch.num_targets})
+            if state.step % 20 == 0:
+                self.log.write(step=state.step, epoch=state.epoch, loss=loss, learning_rate=rate)
+            if stop.signal_number is not None:
+                self.save(state)
+                raise Interrupted(stop.signal_number, state.step)
+            if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
+                self.save(state)
+        return state
+
+    def _step(self, batch: Batch, rate: float, state: TrainingState) -> float:
+        try:
+            loss = self.engine.step(batch, learning_rate=rate, step=state.step)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                raise TrainingError(
+                    f"Out of memory in step {state.step} (a batch of {batch.inputs.shape[0]} rows "
+                    f"of {batch.inputs.shape[1]}). The last checkpoint is good; "
+                    f"use fewer --tokens than {self.config.tokens}."
+                ) from error
+            raise
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"The loss is {loss} in step {state.step} (epoch {state.epoch}, batch "
+                f"{state.batch}); the step was not taken. Lower --learning-rate from "
+                f"{self.config.learning_rate}."
+            )
+        return loss
+
+    def end_epoch(
+        self, state: TrainingState, validate: Callable[[Weights], float] | None
+    ) -> TrainingState:
+        """Account for a whole epoch: validation, log, best weights, early stopping, checkpoint."""
+        train_loss = state.loss_sum / max(1, state.num_targets)
+        validation_loss = train_loss if validate is None else validate(self.engine.weights())
+        if math.isnan(validation_loss):
+            raise NonFiniteLossError(
+                f"The validation loss is NaN after epoch {state.epoch}; the last checkpoint is "
+                "good. Lower --learning-rate."
+            )
+        stopping = state.stopping.after(state.epoch, validation_loss)
+        self.log.write(
+            epoch=state.epoch,
+            step=state.step,
+            train_loss=train_loss,
+            validation_loss=validation_loss,
+        )
+        self.progress.advance(0, {"validation_loss": validation_loss, "train_loss": train_loss})
+        state = replace(
+            state,
+            epoch=state.epoch + 1,
+            batch=0,
+            loss_sum=0.0,
+            num_targets=0,
+            stopping=stopping,
+            finished=stopping.should_stop or state.epoch + 1 == self.config.epochs,
+            best_weights=self.engine.weights() if stopping.improved else state.best_weights,
+        )
+        failpoint("before_epoch_save")
+        self.save(state)
+        return state
+
+    def save(self, state: TrainingState) -> None:
+        """Publish a checkpoint, if the run keeps any."""
+        if self.checkpoints is None:
+            return
+        self.checkpoints.save(
+            replace(
+                state,
+                weights=self.engine.weights(),
+                optimizer=self.engine.optimizer_state(),
+                log_offset=self.log.offset(),
+            )
+        )
+        self.saved_at = time.monotonic()

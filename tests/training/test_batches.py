@@ -1,0 +1,122 @@
+"""Every purchase is a target once an epoch, in the right place, whatever the shapes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextbuy.data.histories import Histories
+from nextbuy.errors import TrainingError
+from nextbuy.training.batches import cut_into_windows, epoch_batches, num_batches
+
+item_lists = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8).filter(any)
+
+
+def batches_of(histories, *, longest=5, tokens=8, seed=0, epoch=0, start=0):
+    windows = cut_into_windows(histories, longest)
+    return list(
+        epoch_batches(histories, windows, tokens=tokens, seed=seed, epoch=epoch, start=start)
+    )
+
+
+def transitions(batches):
+    """All (purchase before, target) pairs of some batches, sorted."""
+    return sorted(
+        (int(i), int(t))
+        for b in batches
+        for i, t in zip(b.inputs.ravel(), b.targets.ravel(), strict=True)
+        if t
+    )
+
+
+@given(item_lists, st.integers(2, 6), st.integers(1, 30))
+def test_every_transition_is_learned_once_an_epoch(rows, longest, tokens):
+    histories = Histories.from_lists(rows)
+    expected = sorted(pair for row in rows for pair in zip([0, *row], row, strict=False))
+    assert transitions(batches_of(histories, longest=longest, tokens=tokens)) == expected
+
+
+@given(item_lists, st.integers(1, 30))
+def test_the_number_of_batches_is_known_beforehand(rows, tokens):
+    histories = Histories.from_lists(rows)
+    windows = cut_into_windows(histories, 5)
+    assert num_batches(windows, tokens) == len(batches_of(histories, tokens=tokens))
+
+
+@given(item_lists, st.data())
+def test_an_epoch_can_be_entered_in_its_middle(rows, data):
+    histories = Histories.from_lists(rows)
+    whole = batches_of(histories, epoch=3)
+    start = data.draw(st.integers(0, len(whole)))
+    rest = batches_of(histories, epoch=3, start=start)
+    assert [b.targets.tolist() for b in rest] == [b.targets.tolist() for b in whole[start:]]
+
+
+def test_a_long_history_is_cut_with_its_newest_window_full():
+    windows = cut_into_windows(Histories.from_lists([[1] * 7, [2] * 3]), 3)
+    assert windows.starts.tolist() == [0, 1, 4, 7]
+    assert windows.lengths.tolist() == [1, 3, 3, 3]
+    assert windows.opens_history.tolist() == [True, False, False, True]
+
+
+def test_a_batch_stays_near_its_token_budget():
+    rng = np.random.default_rng(0)
+    histories = Histories.from_lists([[1] * int(n) for n in rng.integers(1, 60, 500)])
+    batches = batches_of(histories, longest=100, tokens=300)
+    assert max(b.targets.size for b in batches) <= 300
+    filled = sum(b.num_targets for b in batches) / sum(b.targets.size for b in batches)
+    assert filled > 0.9
+
+
+def test_a_basket_is_shuffled_and_stays_together():
+    rows, baskets = [[1, 2, 3, 4, 5, 9]], [[0, 0, 0, 0, 0, 1]]
+    histories = Histories.from_lists(rows, baskets=baskets)
+    seen = {tuple(batches_of(histories, longest=9, epoch=e)[0].targets[0]) for e in range(40)}
+    assert len(seen) > 10
+    assert all(sorted(t[:5]) == [1, 2, 3, 4, 5] and t[5] == 9 for t in seen)
+    (batch,) = batches_of(histories, longest=9)
+    assert batch.marks.tolist() == [[1, 0, 0, 0, 0, 1]]
+
+
+def test_a_mark_at_the_head_of_a_window_looks_at_the_purchase_before_it():
+    histories = Histories.from_lists([[1, 2, 3, 4]], baskets=[[0, 1, 1, 2]])
+    batches = batches_of(histories, longest=2, tokens=1)
+    marks = {tuple(b.targets[0]): b.marks[0].tolist() for b in batches}
+    assert marks[3, 4] == [0, 1]
+
+
+def test_epochs_and_seeds_differ():
+    histories = Histories.from_lists([[i % 9 + 1] * 3 for i in range(50)])
+    first, second = batches_of(histories), batches_of(histories, epoch=1)
+    other = batches_of(histories, seed=1)
+    assert [b.targets.tolist() for b in first] != [b.targets.tolist() for b in second]
+    assert [b.targets.tolist() for b in first] != [b.targets.tolist() for b in other]
+
+
+def test_T22_nothing_to_train_on_is_said():
+    with pytest.raises(TrainingError, match="2 users, all with empty"):
+        batches_of(Histories.from_lists([[], []]))
+
+
+def test_T22_a_batch_larger_than_the_data_is_the_data():
+    (batch,) = batches_of(Histories.from_lists([[1, 2], [3, 4]]), tokens=10_000)
+    assert batch.num_targets == 4
+
+
+@given(item_lists)
+def test_shuffled_histories_keep_their_purchases_and_lose_their_order(rows):
+    histories = Histories.from_lists(rows)
+    windows = cut_into_windows(histories, 20)
+    batches = list(
+        epoch_batches(histories, windows, tokens=8, seed=0, epoch=0, shuffle_histories=True)
+    )
+    seen = sorted(sorted(t for t in row if t) for b in batches for row in b.targets.tolist())
+    assert seen == sorted(sorted(row) for row in rows if row)
+
+
+def test_shuffling_histories_changes_their_order():
+    histories = Histories.from_lists([list(range(1, 40))])
+    windows = cut_into_windows(histories, 50)
+    (batch,) = epoch_batches(histories, windows, tokens=50, seed=0, epoch=0, shuffle_histories=True)
+    assert batch.targets[0].tolist() != list(range(1, 40))
+    assert batch.inputs[0].tolist() == [0, *batch.targets[0, :-1].tolist()]
