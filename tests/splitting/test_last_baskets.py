@@ -7,7 +7,7 @@ from nextbuy.errors import ConfigError, SplitError
 from nextbuy.splitting.choice import choose_split
 from nextbuy.splitting.held_out_users import hold_out_users
 from nextbuy.splitting.leave_last_out import leave_last_out
-from tests.splitting.logs import DAY, asked, bought, catalog_of, log_of, logs
+from tests.splitting.small_logs import DAY, asked, bought, catalog_of, log_of, logs
 
 
 def test_last_basket_is_test_second_last_validation_rest_train():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
-from tests.splitting.logs import DAY, log_of
+from tests.splitting.small_logs import DAY, log_of
 
 HALVES = np.array([[-np.inf, *np.log([1 / 2, 1 / 4, 1 / 4])]], dtype=np.float32)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nextbuy.data.histories import Histories
 from nextbuy.errors import SplitError
 from nextbuy.splitting.temporal import split_by_time
-from tests.splitting.logs import DAY, asked, bought, catalog_of, log_of, logs
+from tests.splitting.small_logs import DAY, asked, bought, catalog_of, log_of, logs
 
 THREE_USERS = log_of(
     [(1, [1]), (12, [2]), (25, [3, 1]), (26, [2])],
