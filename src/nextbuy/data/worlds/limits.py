@@ -28,12 +28,16 @@ def expected_scores(chunks: Iterable[Float64]) -> dict[str, float]:
     classifier made for macro precision can have a better macro precision, so these three are no
     upper bounds. (Already breaking ties by index is such a trick: on `world:uniform` it says a late
     platform only when few are left, and its macro precision is five times its accuracy.)
-    With w_cj the probability that case c is told j, N_j = sum_c w_cj, TP_j = sum_c w_cj p_cj and
-    S_j = sum_c p_cj: precision_j = TP_j / N_j, recall_j = TP_j / S_j. A macro mean is over the
-    items that are told or are an answer, as in scikit-learn, and answers that the catalog lacks
-    are one more item; an item is an answer with probability 1 - prod_c(1 - p_cj), and told
-    likewise. The expectation of a ratio is taken as the ratio of the expectations, which counts of
-    tens of cases make good.
+    With w_cj the probability that case c is told j, N_j = sum_c w_cj, TP_j = sum_c w_cj p_cj:
+    precision_j = TP_j / N_j, and recall_j is the expected share of the answers j that were told,
+
+        integral over y in [0, 1] of  sum_c w_cj p_cj prod_{d != c} (1 - p_dj y),
+
+    because a hit is one of 1 + n answers j, n those of the other cases, and E[1 / (1 + n)] is the
+    integral of E[(1 - y)^n]. A macro mean is over the items that are told or are an answer, as in
+    scikit-learn, and answers that the catalog lacks are one more item; an item is an answer with
+    probability 1 - prod_c(1 - p_cj), and told likewise. Expected ratios are taken as ratios of
+    expectations only for the number of these items, and over random ties.
 
     Args:
         chunks: p_cj of some cases each, shape [n, V + 1]; column 0 is padding and 0.
@@ -54,7 +58,7 @@ class _Totals:
         self.num_cases = 0
         self.known = self.entropy = self.best = self.log_all_known = 0.0
         self.by_rank = np.zeros(_K)
-        self.confusion: Float64 | None = None  # rows: see `add`
+        self.by_item: _ByItem | None = None
 
     def add(self, p: Float64) -> None:
         known = p.sum(axis=1)
@@ -64,51 +68,30 @@ class _Totals:
         self.num_cases += len(p)
         self.known += float(known.sum())
         best = p[:, 1:].max(axis=1, keepdims=True)
-        told = (p == best).astype(np.float64)
-        told[:, 0] = 0.0
-        told /= told.sum(axis=1, keepdims=True)
         self.best += float(best.sum())
         k = min(_K, p.shape[1] - 1)
         top = -np.sort(np.partition(-p[:, 1:], k - 1, axis=1)[:, :k], axis=1)
         self.by_rank[:k] += top.sum(axis=0)
-        hits = told * p
-        with np.errstate(divide="ignore"):
-            log_untold = np.log1p(-told).sum(axis=0)
-            log_absent = np.log1p(-np.minimum(p, 1.0)).sum(axis=0)
-        rows = np.stack(
-            [
-                told.sum(axis=0),
-                hits.sum(axis=0),
-                (hits * (1 - p)).sum(axis=0),
-                p.sum(axis=0),
-                log_untold,
-                log_absent,
-            ]
-        )
-        self.confusion = rows if self.confusion is None else self.confusion + rows
+        told = (p == best).astype(np.float64)
+        told[:, 0] = 0.0
+        told /= told.sum(axis=1, keepdims=True)
+        if self.by_item is None:
+            self.by_item = _ByItem(p.shape[1])
+        self.by_item.add(p, told)
 
     def scores(self) -> dict[str, float]:
-        if self.confusion is None or self.num_cases == 0:
+        if self.by_item is None or self.num_cases == 0:
             return dict.fromkeys(_NAMES, float("nan"))
-        num_told, hits, variance, answers, log_untold, log_absent = self.confusion[:, 1:]
-        is_told, is_answer = -np.expm1(log_untold), -np.expm1(log_absent)
-        num_labels = float(-np.expm1(log_untold + log_absent).sum()) - math.expm1(
-            self.log_all_known
-        )
-        precision = np.divide(hits, num_told, out=np.zeros_like(hits), where=num_told > 0)
-        recall = np.divide(hits, answers, out=np.zeros_like(hits), where=answers > 0)
-        # E[S_j TP_j] = E[S_j] E[TP_j] + Var, because the answers of cases are independent.
-        weighted = np.divide(
-            answers * hits + variance, num_told, out=np.zeros_like(hits), where=num_told > 0
-        )
+        precision, recall, weighted, num_labels = self.by_item.sums()
+        num_labels -= math.expm1(self.log_all_known)
         ranks = np.arange(1, _K + 1)
         by_rank = self.by_rank / self.num_cases
         values = (
             self.entropy / self.known if self.known > 0 else float("nan"),
             self.best / self.num_cases,
-            float((is_told * precision).sum()) / num_labels,
-            float((is_answer * recall).sum()) / num_labels,
-            float(weighted.sum()) / self.num_cases,
+            precision / num_labels,
+            recall / num_labels,
+            weighted / self.num_cases,
             self.best / self.num_cases,
             float(by_rank.sum()),
             float(by_rank.sum()),
@@ -117,6 +100,67 @@ class _Totals:
         )
         return dict(zip(_NAMES, values, strict=True))
 
+
+class _ByItem:
+    """Sums over cases for each item, from which precision and recall are made."""
+
+    def __init__(self, width: int) -> None:
+        self.told, self.hits, self.variance, self.answers, self.log_untold = np.zeros((5, width))
+        self.log_others = np.zeros((len(_Y), width))  # sum_c ln(1 - p_cj y)
+        self.hit_terms = np.zeros((len(_Y), width))  # sum_c w_cj p_cj / (1 - p_cj y)
+
+    def add(self, p: Float64, told: Float64) -> None:
+        self.told += told.sum(axis=0)
+        self.hits += (told * p).sum(axis=0)
+        self.variance += (told * p * (1 - p)).sum(axis=0)
+        self.answers += p.sum(axis=0)
+        # A small p needs no logarithm of its own: ln(1 - py) = -py - (py)^2 / 2, to 3e-6.
+        large = (p > _SMALL) | (told > 0)
+        small = np.where(large, 0.0, p)
+        first, second = small.sum(axis=0), (small**2).sum(axis=0)
+        rows, items = np.nonzero(large)
+        q, w, width = np.minimum(p[rows, items], 1.0), told[rows, items], p.shape[1]
+        with np.errstate(divide="ignore"):
+            self.log_untold += np.bincount(items, np.log1p(-w), width)
+            for row, y in enumerate(_Y.tolist()):
+                logs = np.bincount(items, np.log1p(-q * y), width)
+                self.log_others[row] += logs - first * y - second * y**2 / 2
+                if y < 1:
+                    self.hit_terms[row] += np.bincount(items, w * q / (1 - q * y), width)
+
+    def sums(self) -> tuple[float, float, float, float]:
+        """Sums over items of precision, recall and precision times support; number of labels."""
+        told = self.told > 0
+        per_told = np.divide(1.0, self.told, out=np.zeros_like(self.told), where=told)
+        precision = -np.expm1(self.log_untold) * self.hits * per_told
+        recall = _Y_WEIGHTS @ (self.hit_terms * np.exp(self.log_others))
+        often = self.answers > _OFTEN
+        np.divide(self.hits, self.answers, out=recall, where=often)
+        # E[S_j TP_j] = E[S_j] E[TP_j] + Var, because the answers of cases are independent.
+        weighted = (self.answers * self.hits + self.variance) * per_told
+        is_label = -np.expm1(self.log_untold + self.log_others[-1])[1:]
+        return (
+            float(precision.sum()),
+            float(recall.sum()),
+            float(weighted.sum()),
+            float(is_label.sum()),
+        )
+
+
+def _nodes() -> tuple[Float64, Float64]:
+    """Gauss-Legendre over y in [0, 1] in panels that shrink tenfold towards 0; then y = 1."""
+    x, weight = np.polynomial.legendre.leggauss(5)
+    ends = np.array([0.0, 1e-3, 1e-2, 1e-1, 1.0])
+    widths = np.diff(ends)[:, None]
+    y = (ends[:-1, None] + widths * (x + 1) / 2).ravel()
+    return np.append(y, 1.0), np.append((widths * weight / 2).ravel(), 0.0)
+
+
+_SMALL = 0.02
+_OFTEN = 2_000
+"""Expected answers from which the recall of an item is simply hits / answers."""
+
+_Y, _Y_WEIGHTS = _nodes()
 
 _NAMES = (
     "loss",
