@@ -12,14 +12,14 @@ from nextbuy.data.recognition import recognise
 from nextbuy.data.times import Times, parse_times
 from nextbuy.data.values import as_text, clean_ids, clean_numbers, reject_returns
 from nextbuy.data.verdicts import Verdicts
-from nextbuy.errors import ColumnError, ConfigError, EmptyDataError
+from nextbuy.errors import ColumnError, ConfigError, DataError, EmptyDataError
 
 _IDS = (columns.USER, columns.ITEM, columns.PLATFORM, columns.CATEGORY, columns.BASKET)
 _NUMBERS = (columns.PRICE, columns.QUANTITY)
 
 
 def check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
-    """Understand a raw table.
+    """Understand a raw table; what goes wrong is said with the name of the source.
 
     Args:
         raw: What was found.
@@ -30,6 +30,15 @@ def check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
         ColumnError, TimeFormatError: If a column is missing or can be read in two ways.
         EmptyDataError: If no row is left.
     """
+    try:
+        return _check(raw, source, options)
+    except DataError as error:
+        if source in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
     mapping, guesses = recognise(source, raw.frame.columns, options, is_untitled=raw.is_untitled)
     guesses = raw.guesses + guesses
     raw = explode_lists(raw, mapping[columns.ITEM])
@@ -64,7 +73,7 @@ def check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
     basket_kind, notes = _baskets(clean, times.kind, options)
     return Purchases(
         frame=clean, rejects=rejects, counts=counts, time_kind=times.kind, basket_kind=basket_kind,
-        guesses=guesses + notes,
+        guesses=guesses + notes, hashes=raw.hashes,
     )  # fmt: skip
 
 

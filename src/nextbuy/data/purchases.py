@@ -47,6 +47,7 @@ class Purchases:
         basket_kind: What makes a basket: the `basket_id` column, equal timestamps, or nothing (each
             row is its own).
         guesses: What was recognised rather than told, one sentence each, to be printed.
+        hashes: Name and SHA-256 of each file that was read, as it lies on disk.
     """
 
     frame: pl.DataFrame
@@ -55,3 +56,4 @@ class Purchases:
     time_kind: TimeKind
     basket_kind: BasketKind
     guesses: tuple[str, ...] = ()
+    hashes: tuple[tuple[str, str], ...] = ()

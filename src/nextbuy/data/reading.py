@@ -7,15 +7,17 @@ import polars as pl
 from nextbuy.data.checking import check
 from nextbuy.data.formats.delimited import read_delimited
 from nextbuy.data.formats.frames import read_frame
+from nextbuy.data.formats.jsonlines import read_jsonlines
 from nextbuy.data.formats.opening import SUFFIXES, Opened, files_of, open_file
 from nextbuy.data.formats.parquet import read_parquet
+from nextbuy.data.formats.sql import SqlSource, read_sql
 from nextbuy.data.formats.table import RawTable
 from nextbuy.data.options import Limits, ReadOptions
 from nextbuy.data.purchases import Purchases
 from nextbuy.errors import ColumnError
 from nextbuy.progress import Progress, SilentProgress
 
-__all__ = ["Limits", "ReadOptions", "read_purchases", "write_rejects"]
+__all__ = ["Limits", "ReadOptions", "SqlSource", "read_purchases", "write_rejects"]
 
 
 def read_purchases(
@@ -27,7 +29,7 @@ def read_purchases(
 
     Args:
         source: A path, folder or glob of CSV, TSV, Parquet, JSON Lines or nested JSON, also packed
-            with gzip, zstd or zip; or a pandas, Polars, Arrow or DuckDB frame.
+            with gzip, zstd or zip; a `SqlSource`; or a pandas, Polars, Arrow or DuckDB frame.
         options: How to read it.
         progress: Told the bytes that were read.
 
@@ -42,7 +44,10 @@ def read_purchases(
     """
     if isinstance(source, str | Path):
         return check(_read_files(source, options, progress), str(source), options)
-    raw = read_frame(source, options)
+    if isinstance(source, SqlSource):
+        raw = read_sql(source, options, progress)
+    else:
+        raw = read_frame(source, options)
     return check(raw, raw.parts[0].file, options)
 
 
@@ -65,6 +70,9 @@ def _read_files(source: str | Path, options: ReadOptions, progress: Progress) ->
 def _read_one(opened: Opened, options: ReadOptions) -> RawTable:
     if opened.data.startswith(b"PAR1") or SUFFIXES.get(opened.suffix) == "parquet":
         return read_parquet(opened, options)
+    known = SUFFIXES.get(opened.suffix)
+    if known == "jsonlines" or (known is None and opened.data[:1] in (b"{", b"[")):
+        return read_jsonlines(opened, options)
     return read_delimited(opened, options)
 
 

@@ -195,7 +195,7 @@ def _localize(
             raise TimeFormatError(
                 f"{num_naive} of {num_known} timestamps carry no offset (row "
                 f"{int(np.flatnonzero(is_naive.to_numpy())[0]) + 1}), the others do. "
-                "Say the zone of those without, for example --time-zone Asia/Kolkata."
+                "Say the zone of those without, for example --tz Asia/Kolkata."
             )
         return moments.dt.replace_time_zone("UTC"), ("timestamps without offset are UTC",)
     zone = options.time_zone

@@ -90,7 +90,8 @@ class _Lines(Iterator[str]):
     def __next__(self) -> str:
         for match in self._matches:
             number, self._next = self._next, self._next + 1
-            if match.end() - (match.start() if self.start < 0 else self.start) > self._longest:
+            begin = match.start() if self.start < 0 else self.start
+            if len(self._data[begin : match.end()].rstrip(b"\r\n")) > self._longest:
                 if self.taken:
                     raise self.unclosed_quote()
                 self.too_long.append(

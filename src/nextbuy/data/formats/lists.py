@@ -21,7 +21,7 @@ def explode_lists(raw: RawTable, item: str) -> RawTable:
     lengths = frame[item].list.len().fill_null(0)
     together = [name for name in lists if (frame[name].list.len() == lengths).all()]
     counts = np.maximum(lengths.to_numpy(), 1).astype(np.int64)  # an empty list leaves a null row
-    exploded = frame.explode(together)
+    exploded = frame.explode(together, empty_as_null=True, keep_nulls=True)
     owners = np.repeat(np.arange(frame.height), counts)
     parts, first = [], 0
     for part in raw.parts:
