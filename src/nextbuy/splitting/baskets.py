@@ -77,6 +77,20 @@ def build_cases(
     )
 
 
+def last_baskets(
+    histories: Histories, users: Int64, answer_starts: Int64, answer_ends: Int64, new_index: Int32
+) -> Cases:
+    """Cases that are asked at the moment of their answer, or at none when time is only an order."""
+    return build_cases(
+        histories,
+        users,
+        answer_starts,
+        answer_ends,
+        new_index=new_index,
+        as_of=histories.times[answer_starts] if histories.time_kind == "dates" else None,
+    )
+
+
 def _distinct_answers(
     histories: Histories, starts: Int64, ends: Int64, new_index: Int32
 ) -> tuple[Int32, Float32 | None, Int64]:

@@ -3,11 +3,11 @@
 import numpy as np
 
 from nextbuy.data.catalog import Catalog, recount
-from nextbuy.data.histories import Histories, Int32, Int64
+from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import SplitError
 from nextbuy.seeding import generator
-from nextbuy.splitting.baskets import basket_starts, build_cases, train_rows
-from nextbuy.splitting.cases import Cases, Split
+from nextbuy.splitting.baskets import basket_starts, last_baskets, train_rows
+from nextbuy.splitting.cases import Split
 
 _LEAK = (
     "held-out-users leaks time: the users that are learned from may have bought later than the "
@@ -49,8 +49,10 @@ def hold_out_users(
     visible = np.arange(len(histories.items)) < np.repeat(visible_ends, histories.lengths)
     known, new_index = recount(catalog, histories.keep(visible))
     train = train_rows(histories, train_ends, new_index)
-    test = _last_baskets(histories, tested, last_rows, new_index)
-    validation = _last_baskets(histories, validated, last_rows, new_index)
+    test, validation = (
+        last_baskets(histories, users, last_rows[users], histories.offsets[1:][users], new_index)
+        for users in (tested, validated)
+    )
     description = (
         f"{len(test)} users drawn for the test and {len(validation)} for validation (seed {seed}): "
         f"the target is their last basket, given their earlier ones; trained on all "
@@ -87,15 +89,3 @@ def _drawn_users(
         )
     drawn = generator(seed, "held-out-users").permutation(buyers)
     return np.sort(drawn[:num_test]), np.sort(drawn[num_test : num_test + num_validation])
-
-
-def _last_baskets(histories: Histories, users: Int64, last_rows: Int64, new_index: Int32) -> Cases:
-    first = last_rows[users]
-    return build_cases(
-        histories,
-        users,
-        first,
-        histories.offsets[1:][users],
-        new_index=new_index,
-        as_of=histories.times[first] if histories.time_kind == "dates" else None,
-    )

@@ -5,7 +5,7 @@ import numpy as np
 from nextbuy.data.catalog import Catalog, recount
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import SplitError
-from nextbuy.splitting.baskets import basket_starts, build_cases, train_rows
+from nextbuy.splitting.baskets import basket_starts, last_baskets, train_rows
 from nextbuy.splitting.cases import Split
 
 _LEAK = (
@@ -37,23 +37,11 @@ def leave_last_out(catalog: Catalog, histories: Histories) -> Split:
     visible = np.arange(len(histories.items)) < np.repeat(train_ends, histories.lengths)
     known, new_index = recount(catalog, histories.keep(visible))
     train_ends[validated] = validation_rows
-    has_dates = histories.time_kind == "dates"
     train = train_rows(histories, train_ends, new_index)
-    test, validation = (
-        build_cases(
-            histories,
-            users,
-            first,
-            answer_ends,
-            new_index=new_index,
-            as_of=histories.times[first] if has_dates else None,
-        )
-        for users, first, answer_ends in (
-            (tested, test_rows, histories.offsets[1:][tested]),
-            (validated, validation_rows, starts[ends[validated] - 1]),
-        )
-    )
-    asked = "Models know when the purchase happens. " if has_dates else ""
+    test = last_baskets(histories, tested, test_rows, histories.offsets[1:][tested], new_index)
+    validation_ends = starts[ends[validated] - 1]
+    validation = last_baskets(histories, validated, validation_rows, validation_ends, new_index)
+    asked = "Models know when the purchase happens. " if test.as_of is not None else ""
     description = (
         f"Each user's last basket is the test ({len(test)} users), the one before it the validation"
         f" ({len(validation)} users with three baskets or more); trained on the other "
