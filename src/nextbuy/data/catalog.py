@@ -49,14 +49,19 @@ class Catalog:
         ).astype(np.float32)
 
     def indices(
-        self, item_ids: Sequence[str | None], platforms: Sequence[str | None] | None = None
+        self,
+        item_ids: Sequence[str | None] | pl.Series,
+        platforms: Sequence[str | None] | pl.Series | None = None,
     ) -> Int32:
         """Index of each id, `UNKNOWN` where the catalog has no such item.
 
         Without platforms an id that is sold on several is its most frequent row.
         """
         wanted = pl.DataFrame(
-            {columns.ITEM: item_ids, columns.PLATFORM: platforms or [None] * len(item_ids)},
+            {
+                columns.ITEM: item_ids,
+                columns.PLATFORM: [None] * len(item_ids) if platforms is None else platforms,
+            },
             schema={columns.ITEM: pl.String, columns.PLATFORM: pl.String},
         )
         known = self.table.select(columns.ITEM, columns.PLATFORM).with_columns(

@@ -6,7 +6,6 @@ Either engine trains it; scoring, saving and loading are shared.
 import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +19,7 @@ from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
 from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.protocol import FitOptions
+from nextbuy.models.stored import load_weights
 from nextbuy.nn.recurrent import (
     LstmRnnNetwork,
     LstmRnnShape,
@@ -149,28 +149,13 @@ class LstmRnn:
             raise BundleError(
                 f"{folder} has weights for {shape.num_items} items, the catalog has {len(catalog)}."
             )
-        weights = storage.read_arrays(folder / "weights.safetensors")
-        _check_weights(weights, weight_shapes(shape), folder)
         network = LstmRnnNetwork(shape)
-        network.load_weights(weights)
+        network.load_weights(load_weights(folder, weight_shapes(shape)))
         model._network = network
         return model
 
 
 _train = train  # `train` is also the name of the training histories in `fit`
-
-
-def _check_weights(
-    weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], folder: Path
-) -> None:
-    found = {name: array.shape for name, array in weights.items()}
-    if found != dict(shapes):
-        raise BundleError(f"{folder} has weights of shapes {found}; expected {dict(shapes)}.")
-    for name, array in weights.items():
-        if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise BundleError(
-                f"{name} in {folder} is {array.dtype} or not finite; expected finite float32."
-            )
 
 
 def _has_baskets(histories: Histories) -> bool:

@@ -113,13 +113,12 @@ class LstmRnnNetwork(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.num_items + 1, shape.embedding_size)
-        self.basket: nn.Embedding | None
         self.basket = nn.Embedding(2, shape.embedding_size) if shape.marks_baskets else None
         self.lstm = nn.LSTM(shape.embedding_size, shape.lstm_size, batch_first=True)
         self.rnn = nn.RNN(shape.lstm_size, shape.rnn_size, batch_first=True)
         self.dense = nn.Linear(shape.rnn_size, shape.num_items)
         for layer in (self.lstm, self.rnn):  # one bias a layer, as Keras has it
-            layer.bias_hh_l0.requires_grad_(False).zero_()
+            nn.init.zeros_(layer.get_parameter("bias_hh_l0").requires_grad_(False))
 
     def hidden(
         self,
@@ -136,7 +135,7 @@ class LstmRnnNetwork(nn.Module):
         """
         x_BLE = self.embedding(inputs_BL)
         if marks_BL is not None and self.basket is not None:
-            x_BLE = x_BLE + self.basket.forward(marks_BL)
+            x_BLE = x_BLE + self.basket(marks_BL)
         h_BLH, _ = self.lstm(self._drop(x_BLE, dropout))
         h_BLR, _ = self.rnn(self._drop(h_BLH, dropout))
         return self._drop(h_BLR, dropout)

@@ -6,7 +6,9 @@ bundles and prediction are shared. (Keras kernels are [in, out], torch's are [ou
 
 import importlib.util
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,13 @@ def import_tensorflow() -> tuple[Any, Any]:
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingExtraError("tensorflow-cpu", "tensorflow", "The TensorFlow engine")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import tensorflow as tf
+    with _silent_stderr():
+        import tensorflow as tf
 
-    tf.config.experimental.enable_op_determinism()
-    import keras
+        tf.config.experimental.enable_op_determinism()
+        tf.constant(0)  # starts the runtime, which is when it talks
+        import keras
 
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(
@@ -42,6 +45,21 @@ def import_tensorflow() -> tuple[Any, Any]:
             "KERAS_BACKEND=tensorflow."
         )
     return tf, keras
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep what TensorFlow writes at its start, before its log level counts, off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class KerasLstmRnn:

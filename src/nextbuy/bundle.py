@@ -1,0 +1,172 @@
+"""A bundle: a predictor on disk, as JSON, Parquet and safetensors with a SHA-256 manifest.
+
+A directory holds `versions/000001/`, `versions/000002/`, ... and `versions/LATEST`. Each version
+appears whole and never changes; `LATEST` is replaced in one step. A rename alone could not do that:
+it cannot replace a folder that is not empty, and a reader would see a mix.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from nextbuy import storage
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import Histories
+from nextbuy.errors import BundleError, ConfigError, DamagedError
+from nextbuy.models import registry
+from nextbuy.models.protocol import Model
+
+FORMAT: Final = 1
+_ARRAYS: Final = ("items", "times", "baskets", "offsets", "prices", "quantities")
+_KEYS: Final = {"format", "facts", "models", "time_kind"}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Bundle:
+    """What is stored.
+
+    Attributes:
+        catalog: What all item indices refer to.
+        histories: Of the known users, so that they can be asked for by id.
+        models: By the name under which they are shown; `kinds` tells the registry's name.
+        facts: Configs, protocol, scores, fingerprint, versions: JSON.
+    """
+
+    catalog: Catalog
+    histories: Histories
+    models: Mapping[str, Model]
+    facts: Mapping[str, Any]
+
+
+def save_bundle(directory: Path, bundle: Bundle) -> Path:
+    """Publish a new version in a directory, and make it the latest.
+
+    Raises:
+        StorageError: If the disk refuses or another writer was first; nothing that was there is
+            changed.
+    """
+    versions = directory / "versions"
+    taken = [int(p.name) for p in versions.glob("[0-9]*") if p.name.isdigit()]
+    name = f"{max(taken, default=0) + 1:06d}"
+
+    def write(folder: Path) -> None:
+        bundle.catalog.save(folder / "catalog.parquet")
+        _write_histories(folder, bundle.histories)
+        for shown, model in bundle.models.items():
+            (folder / "models" / storage.check_name(shown)).mkdir(parents=True)
+            model.save(folder / "models" / shown)
+        facts = {
+            "format": FORMAT,
+            "facts": _without_nan(bundle.facts),
+            "models": {shown: model.name for shown, model in bundle.models.items()},
+            "time_kind": bundle.histories.time_kind,
+        }
+        storage.write_json(folder / "nextbuy.json", facts)
+
+    published = storage.publish(versions, name, write, facts={"nextbuy_format": FORMAT})
+    storage.point_latest(versions, name)
+    return published
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Load the latest version of a directory, or the version that `path` is.
+
+    Everything is verified against the manifest first and read into memory; nothing of the bundle is
+    executed or stays mapped.
+
+    Raises:
+        BundleError: If there is no bundle, it is damaged, or of another format.
+    """
+    folder = _version_folder(path)
+    try:
+        storage.verify(folder)
+        stored = storage.read_json(folder / "nextbuy.json")
+        _check_facts(stored, folder)
+        catalog = Catalog.load(folder / "catalog.parquet")
+        histories = _read_histories(folder, stored["time_kind"], len(catalog))
+        models = {
+            storage.check_name(shown): registry.load(kind, folder / "models" / shown, catalog)
+            for shown, kind in stored["models"].items()
+        }
+    except BundleError:
+        raise
+    except (DamagedError, ConfigError) as error:
+        raise BundleError(f"The bundle cannot be loaded. {error}") from error
+    return Bundle(catalog=catalog, histories=histories, models=models, facts=stored["facts"])
+
+
+def _version_folder(path: Path) -> Path:
+    if (path / "nextbuy.json").exists():
+        return path
+    try:
+        name = storage.latest(path / "versions")
+    except DamagedError as error:
+        raise BundleError(f"{path} names no version: {error}") from error
+    if name is None:
+        raise BundleError(
+            f"There is no bundle in {path}: no versions/{storage.LATEST}. "
+            f"Make one with: nextbuy train DATA --out {path}"
+        )
+    return path / "versions" / name
+
+
+def _check_facts(stored: Any, folder: Path) -> None:
+    place = folder / "nextbuy.json"
+    if not isinstance(stored, dict) or "format" not in stored:
+        raise BundleError(f"{place} has no format.")
+    if stored["format"] != FORMAT:
+        raise BundleError(
+            f"{place} has format {stored['format']!r}, this version reads format {FORMAT}. "
+            "Use the nextbuy that wrote it, or train again."
+        )
+    if set(stored) != _KEYS:
+        raise BundleError(f"{place} has the keys {sorted(stored)}; expected {sorted(_KEYS)}.")
+    if not (
+        isinstance(stored["facts"], dict)
+        and isinstance(stored["models"], dict)
+        and all(isinstance(kind, str) for kind in stored["models"].values())
+        and stored["time_kind"] in ("dates", "order")
+    ):
+        raise BundleError(f"{place} holds values of the wrong kind.")
+
+
+def _write_histories(folder: Path, histories: Histories) -> None:
+    arrays = {name: getattr(histories, name) for name in _ARRAYS}
+    storage.write_arrays(
+        folder / "histories.safetensors", {n: a for n, a in arrays.items() if a is not None}
+    )
+    histories.user_ids.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
+
+
+def _read_histories(folder: Path, time_kind: Any, num_items: int) -> Histories:
+    arrays = storage.read_arrays(folder / "histories.safetensors")
+    user_ids = pl.read_parquet(folder / "users.parquet")["user_id"]
+    try:
+        histories = Histories(user_ids=user_ids, time_kind=time_kind, **arrays)
+    except TypeError as error:
+        raise BundleError(f"{folder} has histories of arrays {sorted(arrays)}.") from error
+    items, offsets = histories.items, histories.offsets
+    sizes = {len(array) for name, array in arrays.items() if name != "offsets"}
+    fits = len(offsets) == len(user_ids) + 1 and sizes == {int(offsets[-1])} and offsets[0] == 0
+    if not fits or (np.diff(offsets) < 0).any():
+        raise BundleError(f"The histories in {folder} do not fit together.")
+    if len(items) and (items.min() < 1 or items.max() > num_items):
+        raise BundleError(
+            f"The histories in {folder} name item {int(items.max())}, the catalog has {num_items}."
+        )
+    return histories
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a score that does not exist is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

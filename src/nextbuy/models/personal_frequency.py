@@ -1,0 +1,128 @@
+"""Personal frequency: users buy again what they bought, as often as they bought it."""
+
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
+from nextbuy.errors import NotFittedError
+from nextbuy.models.popularity import log_popularity, with_padding
+from nextbuy.models.protocol import FitOptions
+from nextbuy.models.stored import load_model, save_model
+from nextbuy.splitting.cases import Cases
+
+_TRUSTS: Final = np.r_[0.001, np.linspace(0.05, 0.95, 19), 0.99]
+_HALF_LENGTHS: Final = np.r_[0.0, 2.0 ** np.arange(-1, 11)]
+
+
+class PersonalFrequencyConfig(BaseModel):
+    """Unknown keys are errors. What is None is chosen on validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trust: float | None = Field(
+        default=None, ge=0, lt=1, description="weight of the own history when it is long"
+    )
+    half_length: float | None = Field(
+        default=None, ge=0, description="purchases at which half of that weight is given"
+    )
+    smoothing: float = Field(
+        default=1.0, gt=0, description="of the popularity that it backs off to"
+    )
+
+
+class PersonalFrequency:
+    """P(i | u) = w n_ui / n_u + (1 - w) P(i), with w = trust n_u / (n_u + half_length).
+
+    n_ui counts the user's purchases of item i, n_u all of them, P(i) is popularity. The ranking of
+    a user's own items is that of P-TopFreq in Li et al. (TOIS 2023); the back-off makes it a
+    distribution over the whole catalog. `trust` and `half_length` maximise the likelihood of the
+    validation cases.
+    """
+
+    name: ClassVar[str] = "personal-frequency"
+
+    def __init__(self, config: PersonalFrequencyConfig | None = None) -> None:
+        self.config = config or PersonalFrequencyConfig()
+        self._log_popularity: Float32 | None = None
+
+    def fit(
+        self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
+    ) -> Self:
+        """Count, and choose how far to trust a history; see `Model.fit`."""
+        self._log_popularity = log_popularity(train, len(catalog), self.config.smoothing)
+        trust, half_length = _choose(validation, np.exp(self._log_popularity), self.config)
+        chosen = {"trust": trust, "half_length": half_length}
+        self.config = self.config.model_copy(update=chosen)
+        return self
+
+    def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
+        """The mixture for each history; see `Model.log_probabilities`."""
+        trust, half_length = self.config.trust, self.config.half_length
+        if self._log_popularity is None or trust is None or half_length is None:
+            raise NotFittedError("personal-frequency has not counted yet: call fit or load first.")
+        lengths = histories.lengths.astype(np.float64)
+        weights = own_weight(lengths, trust, half_length)
+        popularity = np.exp(self._log_popularity.astype(np.float64))
+        mixture = ((1.0 - weights)[:, None] * popularity).astype(np.float32)
+        share = np.divide(weights, lengths, out=np.zeros_like(weights), where=lengths > 0)
+        owners = histories.owners
+        np.add.at(mixture, (owners, histories.items), share[owners].astype(np.float32))
+        with np.errstate(divide="ignore"):  # padding has probability 0
+            return np.log(mixture, out=mixture)
+
+    def save(self, folder: Path) -> None:
+        """Write config and counts; see `Model.save`."""
+        if self._log_popularity is None:
+            raise NotFittedError("personal-frequency cannot be saved before it is fitted.")
+        save_model(folder, self.config, {"log_popularity": self._log_popularity[1:]})
+
+    @classmethod
+    def load(cls, folder: Path, catalog: Catalog) -> Self:
+        """Read what `save` wrote; see `Model.load`."""
+        shapes = {"log_popularity": (len(catalog),)}
+        config, weights = load_model(folder, PersonalFrequencyConfig, shapes)
+        model = cls(config)
+        model._log_popularity = with_padding(weights["log_popularity"])
+        return model
+
+
+def own_weight(
+    lengths: NDArray[np.float64], trust: float, half_length: float
+) -> NDArray[np.float64]:
+    """w = trust n / (n + half_length); 0 for an empty history."""
+    total = lengths + half_length
+    return trust * np.divide(lengths, total, out=np.zeros_like(lengths), where=lengths > 0)
+
+
+def _choose(
+    validation: Cases, popularity: Float32, config: PersonalFrequencyConfig
+) -> tuple[float, float]:
+    """The trust and half length, of a grid, with the best validation log-likelihood."""
+    trusts = _TRUSTS if config.trust is None else np.array([config.trust])
+    halves = _HALF_LENGTHS if config.half_length is None else np.array([config.half_length])
+    owners = np.repeat(np.arange(len(validation)), np.diff(validation.target_offsets))
+    known = validation.target_items != UNKNOWN
+    owners, targets = owners[known], validation.target_items[known].astype(np.int64)
+    if len(targets) == 0:
+        return (config.trust or 0.5), (config.half_length or 1.0)
+    lengths = validation.histories.lengths.astype(np.float64)
+    width = len(popularity)
+    bought = np.sort(validation.histories.owners * width + validation.histories.items)
+    asked = owners * width + targets
+    counts = np.searchsorted(bought, asked, "right") - np.searchsorted(bought, asked, "left")
+    frequency = counts / np.maximum(lengths[owners], 1.0)
+    case_weight = 1.0 / np.bincount(owners, minlength=len(validation))[owners]
+    best = (-np.inf, 0.0, 0.0)
+    for half in halves:
+        reach = own_weight(lengths[owners], 1.0, float(half))
+        for trust in trusts:
+            own = trust * reach
+            likelihood = own * frequency + (1.0 - own) * popularity[targets]
+            score = float((case_weight * np.log(likelihood)).sum())
+            best = max(best, (score, float(trust), float(half)))
+    return best[1], best[2]

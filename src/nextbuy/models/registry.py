@@ -1,0 +1,61 @@
+"""Models by name. A model's module is imported when it is asked for, so counting needs no torch."""
+
+import difflib
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pydantic import ValidationError
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.errors import ConfigError
+from nextbuy.models.protocol import Model
+
+MODELS: Final = {
+    "popularity": ("nextbuy.models.popularity", "Popularity"),
+    "personal-frequency": ("nextbuy.models.personal_frequency", "PersonalFrequency"),
+    "lstm-rnn": ("nextbuy.models.lstm_rnn", "LstmRnn"),
+}
+"""Module and class of each model; the config class is called like the class plus `Config`."""
+
+
+def create(name: str, **config: Any) -> Model:
+    """A model that is not fitted yet.
+
+    Args:
+        name: One of `MODELS`.
+        config: Fields of the model's config.
+
+    Raises:
+        ConfigError: If there is no such model, or its config has no such field or value.
+    """
+    module, class_name = _find(name)
+    try:
+        settings = getattr(module, f"{class_name}Config")(**config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"The config of {name} is wrong at {place!r}: {first['msg']} (got {first['input']!r})."
+        ) from error
+    return cast("Model", getattr(module, class_name)(settings))
+
+
+def load(name: str, folder: Path, catalog: Catalog) -> Model:
+    """A fitted model from its folder in a bundle.
+
+    Raises:
+        ConfigError: If there is no model of this name.
+        BundleError: If the folder is not what `save` wrote.
+    """
+    module, class_name = _find(name)
+    return cast("Model", getattr(module, class_name).load(folder, catalog))
+
+
+def _find(name: str) -> tuple[Any, str]:
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"No model is called {name!r}.{hint} There is {', '.join(MODELS)}.")
+    module, class_name = MODELS[name]
+    return import_module(module), class_name

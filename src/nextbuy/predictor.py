@@ -1,0 +1,406 @@
+"""The predictor: what a user holds. Fit on a log, read the scores, predict, save, load."""
+
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nextbuy import __version__, columns
+from nextbuy.bundle import Bundle, load_bundle, save_bundle
+from nextbuy.data.catalog import Catalog, Level
+from nextbuy.data.encoding import encode
+from nextbuy.data.fingerprint import fingerprint
+from nextbuy.data.histories import UNKNOWN, Histories, Int64
+from nextbuy.data.options import ReadOptions
+from nextbuy.data.sources import Source, load_source
+from nextbuy.errors import ConfigError
+from nextbuy.evaluation.evaluate import Evaluation, evaluate
+from nextbuy.models.protocol import FitOptions, Model, top_k
+from nextbuy.models.registry import create
+from nextbuy.progress import Progress, SilentProgress
+from nextbuy.splitting.cases import Cases, Split
+from nextbuy.splitting.choice import choose_split
+from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
+
+SplitName = Literal["auto", "temporal", "leave-last-out", "held-out-users"]
+_TENSORFLOW = "-tensorflow"
+DEFAULT_MODELS = ("popularity", "personal-frequency", "lstm-rnn")
+
+
+class PredictorConfig(BaseModel):
+    """What a predictor is made of; unknown keys are errors.
+
+    Model entries are names of the registry; `options` gives a model's own config by its name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = Field(default=DEFAULT_MODELS, min_length=1)
+    level: Level = "item"
+    split: SplitName = "auto"
+    repeat: str = "allow"
+    epochs: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("repeat")
+    @classmethod
+    def _is_a_policy(cls, value: str) -> str:
+        RepeatPolicy.parse(value)
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LeaderboardRow:
+    """One model's scores."""
+
+    model: str
+    fit_seconds: float
+    validation: Evaluation
+    test: Evaluation
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "model": self.model,
+            "fit_seconds": round(self.fit_seconds, 2),
+            "validation": dict(self.validation.metrics),
+            "test": dict(self.test.metrics),
+            "intervals": {k: list(v) for k, v in self.test.intervals.items()},
+        }
+
+
+class Predictor:
+    """Data description, catalog and fitted models, with the scores that they earned."""
+
+    def __init__(
+        self,
+        *,
+        config: PredictorConfig,
+        catalog: Catalog,
+        histories: Histories,
+        models: Mapping[str, Model],
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.config = config
+        self.catalog = catalog
+        self.histories = histories
+        self.models = dict(models)
+        self.facts = dict(facts)
+        self.leaderboard: list[LeaderboardRow] = []
+        self.split: Split | None = None
+        self.source: Source | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        data: Any,
+        *,
+        config: PredictorConfig | None = None,
+        options: ReadOptions | None = None,
+        users: int | None = None,
+        run_folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Read, split, fit every model, and score each on validation and test.
+
+        Args:
+            data: A named source (`world:uniform`, `world:market`, `complete-journey`), a path, an
+                SQL source, or a frame.
+            config: Models, level, split and so on.
+            options: How to read the data.
+            users: Number of users of a world.
+            run_folder: For checkpoints: the same call with the same folder goes on after a kill.
+            progress: Told about the long parts.
+
+        Raises:
+            NextbuyError: With the reason, for anything that the data or config make impossible.
+        """
+        config = config or PredictorConfig()
+        progress = progress or SilentProgress()
+        source = load_source(data, users=users, seed=config.seed, options=options or ReadOptions())
+        encoded = encode(source.purchases, level=config.level)
+        split = choose_split(
+            split_name(config.split, source), encoded.catalog, encoded.histories, seed=config.seed
+        )
+        predictor = cls(
+            config=config,
+            catalog=split.catalog,
+            histories=_in_catalog(encoded.histories, encoded.catalog, split.catalog),
+            models={},
+            facts={
+                "source": source.name,
+                "fingerprint": fingerprint(source.purchases),
+                "time_kind": source.purchases.time_kind,
+                "basket_kind": source.purchases.basket_kind,
+                "read_options": _read_facts(options or ReadOptions()),
+                "rows": {
+                    "in": source.purchases.counts.rows_in,
+                    "kept": source.purchases.counts.kept,
+                    "rejected": source.purchases.counts.rejected,
+                    "duplicates": source.purchases.counts.duplicates,
+                },
+            },
+        )
+        predictor.split, predictor.source = split, source
+        train = _mapped(split.train, run_folder)
+        for name in config.models:
+            predictor._fit_one(name, replace(split, train=train), run_folder, progress)
+        predictor.facts |= predictor._scores(split)
+        return predictor
+
+    def _fit_one(
+        self, name: str, split: Split, run_folder: Path | None, progress: Progress
+    ) -> None:
+        """Fit a model by its registry name; `lstm-rnn-tensorflow` is `lstm-rnn` on that engine."""
+        kind = name.removesuffix(_TENSORFLOW)
+        settings = dict(self.config.options.get(kind, {}))
+        if name != kind:
+            settings["engine"] = "tensorflow"
+        folder = None if run_folder is None else run_folder / name
+        fit_options = FitOptions(
+            seed=self.config.seed, epochs=self.config.epochs, run_folder=folder, progress=progress
+        )
+        progress.about(name)
+        started = time.monotonic()
+        model = create(kind, **settings).fit(
+            split.train, split.validation, split.catalog, fit_options
+        )
+        seconds = time.monotonic() - started
+        policy = RepeatPolicy.parse(self.config.repeat)
+        validation = evaluate(
+            model, split.validation, split.catalog, repeat=policy, num_resamples=0
+        )
+        test = evaluate(model, split.test, split.catalog, repeat=policy, seed=self.config.seed)
+        self.models[name] = model
+        self.leaderboard.append(
+            LeaderboardRow(model=name, fit_seconds=seconds, validation=validation, test=test)
+        )
+
+    def _scores(self, split: Split) -> dict[str, Any]:
+        world = self.source.world if self.source is not None else None
+        has_limit = (
+            world is not None and self.config.level == "item" and self.config.repeat == "allow"
+        )
+        return {
+            "protocol": {
+                "split": split.name,
+                "description": split.description,
+                "warning": split.warning,
+                "level": self.config.level,
+                "repeat": self.config.repeat,
+                "candidates": f"all {len(split.catalog):,} items of the catalog",
+            },
+            "limit": world.limit(split.test, split.catalog) if world and has_limit else None,
+            "leaderboard": [row.as_dict() for row in self.leaderboard],
+        }
+
+    @property
+    def best_model(self) -> str:
+        """The model with the lowest loss on validation."""
+        rows = self.facts["leaderboard"]
+        return str(min(rows, key=lambda row: row["validation"]["loss"])["model"])
+
+    def predict(
+        self,
+        who: Sequence[str] | Histories,
+        *,
+        k: int = 5,
+        model: str | None = None,
+        as_of: Int64 | None = None,
+    ) -> pl.DataFrame:
+        """The k most probable next purchases of users by id, or of raw histories.
+
+        Args:
+            who: User ids of the training log (an id that is not in it has an empty history), or
+                histories in this predictor's catalog, as `encode_histories` makes them.
+            k: Items a user.
+            model: One of `models`; the best on validation if not told.
+            as_of: The moment of the question, UTC microseconds, one a user.
+
+        Returns:
+            Columns `user_id, rank, item_id, platform, category, probability, reason`.
+
+        Raises:
+            ConfigError: If k is not positive or there is no such model.
+        """
+        if k < 1:
+            raise ConfigError(f"k is the number of items a user; asked for {k}, it starts at 1.")
+        name = model or self.best_model
+        if name not in self.models:
+            raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
+        histories = who if isinstance(who, Histories) else self.histories_of(who)
+        policy = RepeatPolicy.parse(self.config.repeat)
+        frames = []
+        chunk = max(1, 2**24 // (len(self.catalog) + 1))
+        for start in range(0, len(histories), chunk):
+            rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
+            moments = None if as_of is None else as_of[start : start + chunk]
+            raw = self.models[name].log_probabilities(rows, moments)
+            scores = apply_repeat_policy(raw, rows, moments, policy)
+            frames.append(self._tidy(rows, *top_k(scores, k)))
+        return pl.concat(frames)
+
+    def _tidy(self, histories: Histories, items: Any, scores: Any) -> pl.DataFrame:
+        num_users, k = items.shape
+        flat = items.ravel()
+        table = pl.DataFrame(
+            {
+                columns.USER: np.repeat(histories.user_ids.to_numpy(), k),
+                columns.RANK: np.tile(np.arange(1, k + 1), num_users),
+            }
+        )
+        answers = self.catalog.ids(flat).with_columns(
+            pl.Series(columns.PROBABILITY, np.exp(scores.ravel().astype(np.float64))),
+            pl.Series(columns.REASON, _reasons(histories, items)),
+        )
+        return pl.concat([table, answers], how="horizontal").filter(pl.col(columns.PROBABILITY) > 0)
+
+    def histories_of(self, user_ids: Sequence[str]) -> Histories:
+        """The known histories of some users; empty for users that the log does not have."""
+        known = {user: place for place, user in enumerate(self.histories.user_ids)}
+        empty = len(known)
+        places = np.array([known.get(user, empty) for user in user_ids], dtype=np.int64)
+        with_empty = replace(
+            self.histories,
+            user_ids=self.histories.user_ids.append(pl.Series([""])),
+            offsets=np.append(self.histories.offsets, self.histories.offsets[-1]),
+        )
+        return replace(with_empty.take(places), user_ids=pl.Series(list(user_ids), dtype=pl.String))
+
+    def encode_histories(
+        self, data: Any, options: ReadOptions | None = None
+    ) -> tuple[Histories, int]:
+        """Read raw histories into this predictor's catalog.
+
+        Returns:
+            The histories, and how many of their purchases the catalog does not know (left out).
+        """
+        purchases = load_source(data, options=options or self.read_options()).purchases
+        encoded = encode(purchases, level=self.config.level)
+        histories = _in_catalog(encoded.histories, encoded.catalog, self.catalog)
+        return histories, encoded.histories.num_purchases - histories.num_purchases
+
+    def read_options(self) -> ReadOptions:
+        """How the training log was read."""
+        return ReadOptions(**self.facts["read_options"])
+
+    def evaluate(
+        self, data: Any, *, options: ReadOptions | None = None, users: int | None = None
+    ) -> dict[str, Evaluation]:
+        """Score every model on the test cases of a log, under the protocol of the training.
+
+        On the log it was trained on this gives the scores of the training; on another log the same
+        kind of split is made there. Items that the predictor does not know are misses.
+        """
+        source = load_source(
+            data, users=users, seed=self.config.seed, options=options or self.read_options()
+        )
+        encoded = encode(source.purchases, level=self.config.level)
+        name = self.facts["protocol"]["split"]
+        split = choose_split(name, encoded.catalog, encoded.histories, seed=self.config.seed)
+        cases = _cases_in_catalog(split.test, split.catalog, self.catalog)
+        policy = RepeatPolicy.parse(self.config.repeat)
+        return {
+            name: evaluate(model, cases, self.catalog, repeat=policy, seed=self.config.seed)
+            for name, model in self.models.items()
+        }
+
+    def save(self, directory: Path) -> Path:
+        """Publish a bundle in `directory`; returns the folder of the new version."""
+        facts = self.facts | {
+            "config": self.config.model_dump(mode="json"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("numpy", "polars", "pyarrow", "safetensors", "torch")
+            }
+            | {"nextbuy": __version__},
+        }
+        return save_bundle(
+            directory,
+            Bundle(catalog=self.catalog, models=self.models, facts=facts, histories=self.histories),
+        )
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Load the newest bundle of a directory, or one version of it.
+
+        Raises:
+            BundleError: If it is damaged or not what it says.
+        """
+        bundle = load_bundle(directory)
+        try:
+            config = PredictorConfig.model_validate(bundle.facts["config"])
+        except (KeyError, ValidationError) as error:
+            raise ConfigError(f"The bundle in {directory} has no usable config: {error}") from error
+        return cls(
+            config=config,
+            catalog=bundle.catalog,
+            histories=bundle.histories,
+            models=bundle.models,
+            facts=bundle.facts,
+        )
+
+
+def split_name(asked: SplitName, source: Source) -> str:
+    """The split that `auto` stands for: by time if there are dates, else as the source suggests."""
+    if asked != "auto":
+        return asked
+    if source.name == "world:uniform":
+        return "held-out-users"
+    return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
+
+
+def _read_facts(options: ReadOptions) -> dict[str, Any]:
+    """The options that say how a log is read, as JSON; not its limits, nor a pretended present."""
+    skipped = {"now", "limits"}
+    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in skipped}
+
+
+def _mapped(histories: Histories, run_folder: Path | None) -> Histories:
+    """The same histories, mapped from files when there is a place for them."""
+    if run_folder is None:
+        return histories
+    histories.save(run_folder / "histories")
+    return Histories.load(run_folder / "histories")
+
+
+def _index_map(old: Catalog, new: Catalog) -> np.ndarray[Any, np.dtype[np.int32]]:
+    found = new.indices(old.table[columns.ITEM], old.table[columns.PLATFORM])
+    return np.concatenate([[0], found]).astype(np.int32)
+
+
+def _in_catalog(histories: Histories, old: Catalog, new: Catalog) -> Histories:
+    items = _index_map(old, new)[histories.items]
+    return histories.with_items(items).keep(items != UNKNOWN)
+
+
+def _cases_in_catalog(cases: Cases, old: Catalog, new: Catalog) -> Cases:
+    targets = np.append(_index_map(old, new), UNKNOWN)[cases.target_items]
+    return replace(cases, histories=_in_catalog(cases.histories, old, new), target_items=targets)
+
+
+def _reasons(histories: Histories, items: Any) -> list[str]:
+    """Why an item is there, from the user's own history."""
+    reasons = []
+    for user, row in enumerate(items):
+        own = slice(histories.offsets[user], histories.offsets[user + 1])
+        bought, times = histories.items[own], histories.times[own]
+        for item in row:
+            when = times[bought == item]
+            if len(when) == 0:
+                reasons.append("new to this user")
+            elif histories.time_kind == "dates":
+                day = datetime.fromtimestamp(int(when[-1]) / 1e6, tz=UTC).date()
+                reasons.append(f"bought {len(when)}x, last on {day}")
+            else:
+                reasons.append(f"bought {len(when)}x before")
+    return reasons
