@@ -89,18 +89,7 @@ def reliability_diagram(
     Bars on the diagonal are honest; below it the model promises too much.
     """
     alt = _altair()
-    width = 1 / len(found.counts)
-    edges = np.arange(len(found.counts)) * width
-    bins = pl.DataFrame(
-        {
-            "low": edges,
-            "high": edges + width,
-            "middle": edges + width / 2,
-            "count": found.counts,
-            "confidence": found.confidence,
-            "accuracy": found.accuracy,
-        }
-    ).filter(pl.col("count") > 0)
+    bins = _filled_bins(found)
     seen = [0.0, *bins["high"], *bins["accuracy"]]
     top = min(1.0, max(seen)) or 1.0  # a model that never says 20 % needs no room for 100 %
     percent = alt.Axis(format="%", grid=False, tickCount=5)
@@ -134,6 +123,21 @@ def reliability_diagram(
     ]
     chart: VConcatChart = alt.vconcat(above, below, spacing=12)
     return _finished(chart, title, subtitle)
+
+
+def _filled_bins(found: Reliability) -> pl.DataFrame:
+    width = 1 / len(found.counts)
+    edges = np.arange(len(found.counts)) * width
+    return pl.DataFrame(
+        {
+            "low": edges,
+            "high": edges + width,
+            "middle": edges + width / 2,
+            "count": found.counts,
+            "confidence": found.confidence,
+            "accuracy": found.accuracy,
+        }
+    ).filter(pl.col("count") > 0)
 
 
 def distance_to_limit(

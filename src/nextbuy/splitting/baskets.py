@@ -6,6 +6,7 @@ Legend: U users, N purchases, C cases. Rows are positions in the flat arrays of 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextbuy.data.catalog import Catalog, recount
 from nextbuy.data.histories import Float32, Histories, Int32, Int64, offsets_of
 from nextbuy.splitting.cases import Cases
 
@@ -35,6 +36,12 @@ def train_rows(histories: Histories, ends: Int64, new_index: Int32) -> Histories
     users = np.flatnonzero(ends > histories.offsets[:-1])
     train = histories.keep(rows).take(users)
     return train.with_items(new_index[train.items])
+
+
+def catalog_before(catalog: Catalog, histories: Histories, ends: Int64) -> tuple[Catalog, Int32]:
+    """The catalog recounted from what each user bought before a row of their own (length U)."""
+    visible = np.arange(len(histories.items)) < np.repeat(ends, histories.lengths)
+    return recount(catalog, histories.keep(visible))
 
 
 def build_cases(

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from nextbuy.data.catalog import Catalog, recount
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import SplitError
 from nextbuy.seeding import generator
-from nextbuy.splitting.baskets import basket_starts, last_baskets, train_rows
+from nextbuy.splitting.baskets import basket_starts, catalog_before, last_baskets, train_rows
 from nextbuy.splitting.cases import Split
 
 _LEAK = (
@@ -30,14 +30,13 @@ def hold_out_users(
     from everything but the held-out last baskets.
 
     Args:
-        catalog: Of the whole log.
-        histories: Of the whole log, dates or only an order.
+        catalog, histories: Of the whole log.
         test_share: Share of the users who are asked about at the end, above 0.
         validation_share: Share of the users on whom choices are made, above 0.
         seed: Decides who is drawn.
 
     Raises:
-        SplitError: If the shares leave no user on a side.
+        SplitError: If a side would be empty.
     """
     tested, validated = _drawn_users(histories, test_share, validation_share, seed)
     starts = basket_starts(histories)
@@ -46,8 +45,7 @@ def hold_out_users(
     for users in (tested, validated):
         visible_ends[users] = last_rows[users]
         train_ends[users] = histories.offsets[users]
-    visible = np.arange(len(histories.items)) < np.repeat(visible_ends, histories.lengths)
-    known, new_index = recount(catalog, histories.keep(visible))
+    known, new_index = catalog_before(catalog, histories, visible_ends)
     train = train_rows(histories, train_ends, new_index)
     test, validation = (
         last_baskets(histories, users, last_rows[users], histories.offsets[1:][users], new_index)
@@ -55,9 +53,8 @@ def hold_out_users(
     )
     description = (
         f"{len(test)} users drawn for the test and {len(validation)} for validation (seed {seed}): "
-        f"the target is their last basket, given their earlier ones; trained on all "
-        f"{train.num_purchases} purchases of the other {len(train)} users. "
-        "The catalog is what was bought outside the held-out last baskets."
+        f"the target is their last basket, given what came before; trained on {train.num_purchases}"
+        f" purchases of the other {len(train)} users. The catalog lacks only those last baskets."
     )
     return Split(
         name="held-out-users",

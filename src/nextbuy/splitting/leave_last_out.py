@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from nextbuy.data.catalog import Catalog, recount
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import SplitError
-from nextbuy.splitting.baskets import basket_starts, last_baskets, train_rows
+from nextbuy.splitting.baskets import basket_starts, catalog_before, last_baskets, train_rows
 from nextbuy.splitting.cases import Split
 
 _LEAK = (
@@ -34,8 +34,7 @@ def leave_last_out(catalog: Catalog, histories: Histories) -> Split:
     test_rows, validation_rows = starts[ends[tested] - 1], starts[ends[validated] - 2]
     train_ends = histories.offsets[1:].copy()
     train_ends[tested] = test_rows
-    visible = np.arange(len(histories.items)) < np.repeat(train_ends, histories.lengths)
-    known, new_index = recount(catalog, histories.keep(visible))
+    known, new_index = catalog_before(catalog, histories, train_ends)
     train_ends[validated] = validation_rows
     train = train_rows(histories, train_ends, new_index)
     test = last_baskets(histories, tested, test_rows, histories.offsets[1:][tested], new_index)
