@@ -128,17 +128,18 @@ class ProgressBar:
             console=_err,
         )
         self._prefix = ""
+        self._is_shown = False
         self._task: TaskID | None = None
         self._targets = 0.0
         self._facts: dict[str, float] = {}
 
     def __enter__(self) -> "ProgressBar":
-        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.finish()
-        self._bar.stop()
+        if self._is_shown:
+            self._bar.stop()
 
     def about(self, subject: str) -> None:
         """Name what the next pieces of work belong to, for example a model."""
@@ -147,6 +148,9 @@ class ProgressBar:
     def start(self, name: str, total: int, done: int = 0) -> None:
         """A piece of work begins."""
         self.finish()
+        if not self._is_shown:  # nothing to show yet would still be an empty line
+            self._bar.start()
+            self._is_shown = True
         self._targets, self._facts = 0.0, {}
         words = f"{self._prefix}: {name}" if self._prefix else name
         self._task = self._bar.add_task(words, total=total, completed=done, facts="")

@@ -1,0 +1,49 @@
+"""Check what end_to_end.sh produced: counts add up, probabilities are probabilities, scores agree.
+
+python examples/check_outputs.py FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+
+    def read(name: str) -> Any:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    rows = read("doctor.json")["rows"]
+    check(rows["in"] == rows["kept"] + rows["rejected"] + rows["duplicates"], "rows add up")
+    check(rows["rejected"] == 1, "the broken row was rejected")
+    check("not a date" in (folder / "rejects.csv").read_text(), "with its text")
+
+    trained, evaluated = read("train.json"), read("evaluate.json")
+    scores = {row["model"]: row["test"] for row in trained["leaderboard"]}
+    check(set(scores) == {"popularity", "personal-frequency", "lstm-rnn"}, "all models trained")
+    check(scores["lstm-rnn"]["loss"] < scores["popularity"]["loss"], "the network beats popularity")
+    for name, metrics in evaluated["models"].items():
+        check(abs(metrics["loss"] - scores[name]["loss"]) < 1e-5, f"{name}: evaluate agrees")
+
+    predicted = read("predict.json")
+    check(predicted["unknown_users"] == ["nobody"], "the unknown user is named")
+    check(len(predicted["predictions"]) == 6, "three items for each of two users")
+    for row in predicted["predictions"] + read("history.json")["predictions"]:
+        check(0 < row["probability"] < 1, "probabilities")
+
+    demo = read("demo.json")
+    check(demo["limit"]["loss"] < demo["models"]["lstm-rnn"]["loss"], "nothing beats the limit")
+    for name in ("popularity", "lstm-rnn", "lstm-rnn (tensorflow)"):
+        for key in ("loss", "accuracy", "precision", "recall", "fit_seconds"):
+            check(key in demo["models"][name], f"{name} has {key}")
+
+
+def check(is_true: bool, what: str) -> None:
+    if not is_true:
+        sys.exit(f"failed: {what}")
+
+
+if __name__ == "__main__":
+    main()
