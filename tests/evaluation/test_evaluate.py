@@ -111,6 +111,25 @@ def test_revenue_is_reported_when_money_is_known():
     assert metrics["revenue@10"] == 3.5
 
 
+def test_calibration_is_that_of_the_first_offer():
+    cases = cases_of([[]] * 3, [[1], [2], [1]])
+    found = evaluate(TableModel([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7]]), cases, catalog_of(2))
+    # Said 90 % twice and right once; said 70 % and wrong.
+    assert found.metrics["ece"] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.7, rel=1e-6)
+    assert found.reliability.ece == pytest.approx(found.metrics["ece"])
+    low, high = found.intervals["ece"]
+    assert 0.09 < low < found.metrics["ece"] < high < 0.91
+
+
+def test_coverage_looks_at_ten_offers():
+    rows = np.arange(25, 0, -1.0) / 325
+    cases = cases_of([[], []], [[1], [1]])
+    metrics = evaluate(
+        TableModel([rows, np.roll(rows, 5)]), cases, catalog_of(25), num_resamples=0
+    ).metrics
+    assert metrics["coverage@10"] == 15 / 25  # items 1-10 and 6-15
+
+
 def test_excluded_targets_are_misses_and_their_share_is_said():
     cases = cases_of([[1], [1]], [[1], [2]])
     found = evaluate(

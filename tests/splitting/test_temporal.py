@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -5,10 +6,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nextbuy.data.histories import Histories
+from nextbuy.data.histories import UNKNOWN, Histories
 from nextbuy.errors import SplitError
 from nextbuy.splitting.temporal import split_by_time
-from tests.splitting.small_logs import DAY, asked, bought, catalog_of, log_of, logs
+from tests.splitting.small_logs import DAY, asked, bought, catalog_of, log_of, logs, names
 
 THREE_USERS = log_of(
     [(1, [1]), (12, [2]), (25, [3, 1]), (26, [2])],
@@ -75,6 +76,38 @@ def test_money_adds_up_within_a_basket_and_a_missing_price_is_no_zero():
     values = split_of(log).test.target_values
     assert values[0] == 6.5
     assert np.isnan(values[1])
+
+
+def test_a_quantity_multiplies_the_price_and_a_missing_one_is_one_unit():
+    log = Histories.from_lists(
+        [[1, 2, 1, 2, 3]],
+        times=[[1 * DAY, 12 * DAY, 21 * DAY, 21 * DAY, 21 * DAY]],
+        baskets=[[0, 1, 2, 2, 2]],
+        prices=[[1.0, 1.0, 2.5, 3.0, 7.0]],
+    )
+    log = replace(log, quantities=np.array([1, 1, 4, np.nan, 2], dtype=np.float32))
+    split = split_of(log)
+    paid = dict(zip(names(split, split.test.target_items), split.test.target_values, strict=True))
+    assert paid == {"a": 10.0, "b": 3.0, "?": 14.0}
+
+
+def test_an_answer_ends_with_its_period_though_its_basket_goes_on():
+    log = Histories.from_lists(
+        [[1, 2, 3, 3], [3]],
+        times=[[1 * DAY, 19 * DAY, 20 * DAY, 25 * DAY], [2 * DAY]],
+        baskets=[[0, 1, 1, 2], [0]],
+    )
+    split = split_of(log)
+    assert asked(split, split.validation) == {"u0": (["a"], ["b"])}
+    assert asked(split, split.test) == {"u0": (["a", "b"], ["c"])}
+
+
+def test_answers_are_in_the_order_of_the_known_catalog_not_of_the_whole_log():
+    # Index 1 of the whole log's catalog is what sells best later; before day 20 it is item 2.
+    log = log_of([(1, [2]), (2, [2]), (12, [1]), (21, [1, 2, 3])])
+    split = split_of(log)
+    assert split.catalog.table["item_id"].to_list() == ["b", "a"]
+    assert split.test.target_items.tolist() == [UNKNOWN, 1, 2]
 
 
 def test_an_order_is_refused_and_the_way_out_is_named():
