@@ -10,15 +10,17 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "nextbuy"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
-    **dict.fromkeys(["errors", "columns", "seeding", "progress", "storage"], 0),
-    "data": 1,
-    **dict.fromkeys(["splitting", "metrics", "nn"], 2),
-    "training": 3,
-    "models": 4,
-    **dict.fromkeys(["evaluation", "bundle", "testing"], 5),
-    "predictor": 6,
-    **dict.fromkeys(["tuning", "service", "cluster"], 7),
-    "cli": 8,
+    **dict.fromkeys(["errors", "columns", "seeding", "progress"], 0),
+    "storage": 1,
+    "data": 2,
+    **dict.fromkeys(["splitting", "metrics", "nn"], 3),
+    "training": 4,
+    "models": 5,
+    **dict.fromkeys(["evaluation", "bundle", "testing"], 6),
+    **dict.fromkeys(["protocol", "answers"], 7),
+    "predictor": 8,
+    **dict.fromkeys(["tuning", "service", "cluster"], 9),
+    "cli": 10,
 }
 
 

@@ -132,6 +132,7 @@ def test_T05_a_full_disk_under_the_log_costs_lines_and_not_the_training(tmp_path
     log = TrainingLog(Path("/dev/full"))
     for step in range(3):
         log.write(step=step)
+    log.close()
     assert [r.message for r in caplog.records if "log cannot be written" in r.message]
     assert len(caplog.records) == 1
 

@@ -79,7 +79,10 @@ def _check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
 
 def _times(frame: pl.DataFrame, raw: RawTable, options: ReadOptions, verdicts: Verdicts) -> Times:
     if columns.TIME in frame.columns:
-        return parse_times(frame[columns.TIME], options, verdicts)
+        times = parse_times(frame[columns.TIME], options, verdicts)
+        if times.values.null_count():
+            verdicts.reject(times.values.is_null().to_numpy(), columns.TIME, "is no date")
+        return times
     if options.time == "dates" or (options.time == "auto" and not raw.is_nested):
         raise ColumnError(
             f"There is no column that looks like a time; the columns are {raw.frame.columns[:30]}. "

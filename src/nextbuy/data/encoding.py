@@ -4,7 +4,7 @@ Legend: N rows, E entries of the catalog. Entries are coded in the order of thei
 counted, and get their catalog index, hot ones first, at the end.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 import numpy as np
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from nextbuy import columns
 from nextbuy.data.catalog import COLUMNS, Catalog, Level
-from nextbuy.data.coding import Coded, code, code_pairs
+from nextbuy.data.coding import Coded, code, code_pairs, code_together
 from nextbuy.data.histories import Float32, Histories, Int32, Int64, offsets_of
 from nextbuy.data.merging import merge_repeats
-from nextbuy.data.ordering import first_of_runs, sort_rows, start_baskets_together
+from nextbuy.data.ordering import first_of_runs, gather_baskets, sort_rows
 from nextbuy.data.purchases import Purchases
 from nextbuy.errors import ColumnError, ConfigError, EmptyDataError
 
@@ -76,8 +76,7 @@ def encode(
     if max_history < 1:
         raise ConfigError(f"max_history is {max_history}; it must be at least 1.")
     frame, num_left_out = _with_level(purchases.frame, level)
-    users = code(frame[columns.USER])
-    things = code(frame[_LEVEL_COLUMNS[level]])
+    users, things = code_together(frame[columns.USER], frame[_LEVEL_COLUMNS[level]])
     platforms = _code_or_none(frame, columns.PLATFORM)
     if platforms is None:
         entries, entry_items = things.codes, np.arange(len(things.ids), dtype=np.int32)
@@ -121,16 +120,6 @@ class _Rows:
     prices: Float32 | None
     quantities: Float32 | None
 
-    def take(self, rows: Int64 | NDArray[np.bool_]) -> "_Rows":
-        return _Rows(
-            users=self.users[rows],
-            entries=self.entries[rows],
-            times=self.times[rows],
-            baskets=self.baskets[rows],
-            prices=None if self.prices is None else self.prices[rows],
-            quantities=None if self.quantities is None else self.quantities[rows],
-        )
-
 
 def _with_level(frame: pl.DataFrame, level: Level) -> tuple[pl.DataFrame, int]:
     column = _LEVEL_COLUMNS[level]
@@ -160,34 +149,36 @@ def _gather_or_null(ids: pl.Series, codes: Int32) -> pl.Series:
 def _in_order(frame: pl.DataFrame, purchases: Purchases, users: Int32, entries: Int32) -> _Rows:
     """Sort the rows and number the baskets of each user."""
     times = frame[columns.TIME].cast(pl.Int64).to_numpy()
-    is_none = purchases.basket_kind == "none"
-    order = sort_rows(users, times, np.arange(len(users)) if is_none else entries)
-    user, time = users[order], times[order]
-    if purchases.basket_kind == "column":
-        baskets = code(frame[columns.BASKET]).codes
-        order, time, begins = start_baskets_together(order, users, baskets, times)
-        rows_in_baskets = np.lexsort((entries[order], np.cumsum(begins)))
-        order = order[rows_in_baskets]
-    elif is_none:
-        begins = np.ones(len(order), dtype=bool)
+    if purchases.basket_kind == "none":
+        rows = sort_rows(users, times, np.arange(len(users)))
+        begins = np.ones(len(users), dtype=bool)
+        rows = replace(rows, last=entries[rows.order].astype(np.int64))
     else:
-        begins = first_of_runs(user, time)
+        rows = sort_rows(users, times, entries)
+        begins = first_of_runs(rows.users, rows.times)
+        if purchases.basket_kind == "column":
+            rows, begins = gather_baskets(rows, code(frame[columns.BASKET]).codes)
     return _Rows(
-        users=user,
-        entries=entries[order],
-        times=time,
-        baskets=_number_within(user, begins),
-        prices=_floats(frame, columns.PRICE, order),
-        quantities=_floats(frame, columns.QUANTITY, order),
+        users=rows.users,
+        entries=rows.last.astype(np.int32),
+        times=rows.times,
+        baskets=_number_within(rows.users, begins),
+        prices=_floats(frame, columns.PRICE, rows.order),
+        quantities=_floats(frame, columns.QUANTITY, rows.order),
     )
 
 
 def _number_within(users: Int32, begins: NDArray[np.bool_]) -> Int32:
     """0, 1, ... for the runs that begin where marked, from zero again for each user."""
-    number = np.cumsum(begins, dtype=np.int64)
-    is_first = first_of_runs(users)
-    lengths = np.diff(np.append(np.flatnonzero(is_first), len(users)))
-    return (number - np.repeat(number[is_first], lengths)).astype(np.int32)
+    return _from_zero(users, np.cumsum(begins, dtype=np.int32))
+
+
+def _from_zero(users: Int32, numbers: Int32) -> Int32:
+    """The numbers of each user, moved so that the first is zero; rows of a user lie together."""
+    firsts = np.flatnonzero(first_of_runs(users))
+    base = np.zeros(int(users[-1]) + 1, dtype=np.int32)
+    base[users[firsts]] = numbers[firsts]
+    return numbers - base[users]
 
 
 def _floats(frame: pl.DataFrame, column: str, order: Int64) -> Float32 | None:
@@ -199,30 +190,35 @@ def _floats(frame: pl.DataFrame, column: str, order: Int64) -> Float32 | None:
 
 def _shorten(rows: _Rows, purchases: Purchases, max_history: int) -> tuple[_Rows, int, int, int]:
     """Items once a basket, then the latest of each user; with counts of what went."""
-    num_merged = 0
+    begins = np.ones(len(rows.users), dtype=bool)
     if purchases.basket_kind != "none":
         begins = first_of_runs(rows.users, rows.baskets, rows.entries)
-        num_merged = int(len(begins) - np.count_nonzero(begins))
-        if num_merged:
-            prices, quantities = merge_repeats(begins, rows.prices, rows.quantities)
-            once = rows.take(begins)
-            rows = _Rows(
-                users=once.users, entries=once.entries, times=once.times, baskets=once.baskets,
-                prices=prices, quantities=quantities,
-            )  # fmt: skip
-    lengths = np.bincount(rows.users)
-    too_long = lengths > max_history
-    if not too_long.any():
-        return rows, num_merged, 0, 0
-    ends = np.cumsum(lengths)
-    left = np.repeat(ends, lengths) - np.arange(len(rows.users))
-    kept = rows.take(left <= max_history)
-    begins = first_of_runs(kept.users, kept.baskets)
-    numbered = _Rows(
-        users=kept.users, entries=kept.entries, times=kept.times,
-        baskets=_number_within(kept.users, begins), prices=kept.prices, quantities=kept.quantities,
-    )  # fmt: skip
-    return numbered, num_merged, len(left) - len(kept.users), int(too_long.sum())
+    starts = np.flatnonzero(begins)
+    num_merged = len(begins) - len(starts)
+    lengths = np.bincount(rows.users if not num_merged else rows.users[starts])
+    is_long = lengths > max_history
+    if not num_merged and not is_long.any():
+        return rows, 0, 0, 0
+    prices, quantities = rows.prices, rows.quantities
+    if num_merged:
+        prices, quantities = merge_repeats(begins, prices, quantities)
+    kept = starts
+    if is_long.any():
+        oldest = np.cumsum(lengths) - np.minimum(lengths, max_history)
+        latest = np.flatnonzero(np.arange(len(starts)) >= oldest[rows.users[starts]])
+        kept = starts[latest]
+        prices = None if prices is None else prices[latest]
+        quantities = None if quantities is None else quantities[latest]
+    users = rows.users[kept]
+    shorter = _Rows(
+        users=users,
+        entries=rows.entries[kept],
+        times=rows.times[kept],
+        baskets=_from_zero(users, rows.baskets[kept]),
+        prices=prices,
+        quantities=quantities,
+    )
+    return shorter, num_merged, len(starts) - len(kept), int(is_long.sum())
 
 
 def _catalog_table(

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import Float32
+from nextbuy.data.histories import Float32, jagged_rows
 
 
 def merge_repeats(
@@ -16,33 +16,34 @@ def merge_repeats(
     do not depend on the order of the rows.
 
     Args:
-        begins: Where the runs begin, length N.
+        begins: Where the runs begin, length N; the first is marked.
         prices: A unit, `nan` where unknown; or None.
         quantities: Units, `nan` where unknown; or None.
 
     Returns:
-        One value a run; a run of one row keeps its own.
+        One value a run; a run of one row keeps its own, or one unit if no quantities are known.
     """
     starts = np.flatnonzero(begins)
-    run = np.cumsum(begins) - 1
     lengths = np.diff(np.append(starts, len(begins)))
-    none = np.full(len(begins), np.nan, dtype=np.float64)
-    price = none if prices is None else prices.astype(np.float64)
-    given = none if quantities is None else quantities.astype(np.float64)
-    units = np.where(np.isnan(given), 1.0, given)
-    order = np.lexsort((units, price, run))
+    merged = np.ones(len(starts), np.float32) if quantities is None else quantities[starts]
+    merged_prices = None if prices is None else prices[starts]
+    longer = np.flatnonzero(lengths > 1)
+    rows = jagged_rows(starts[longer], lengths[longer])
+    heads = np.cumsum(lengths[longer]) - lengths[longer]  # where the longer runs begin in `rows`
+    units = np.ones(len(rows)) if quantities is None else _known_units(quantities[rows])
+    price = np.full(len(rows), np.nan) if prices is None else prices[rows].astype(np.float64)
+    order = np.lexsort((units, price, np.repeat(np.arange(len(longer)), lengths[longer])))
     price, units = price[order], units[order]
-    is_known = ~np.isnan(price)
-    total_units = np.add.reduceat(units, starts)
-    priced_units = np.add.reduceat(np.where(is_known, units, 0.0), starts)
-    money = np.add.reduceat(np.where(is_known, price * units, 0.0), starts)
-    num_priced = np.add.reduceat(is_known.astype(np.int64), starts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where((num_priced > 0) & (priced_units != 0), money / priced_units, np.nan)
-    is_single = lengths == 1
-    merged_quantity = total_units if quantities is None else np.where(
-        is_single, given[starts], total_units)  # fmt: skip
-    if prices is None:
-        return None, merged_quantity.astype(np.float32)
-    merged_price = np.where(is_single, prices[starts].astype(np.float64), mean)
-    return merged_price.astype(np.float32), merged_quantity.astype(np.float32)
+    merged[longer] = np.add.reduceat(units, heads)
+    if merged_prices is not None:
+        is_priced = ~np.isnan(price)
+        money = np.add.reduceat(np.where(is_priced, price * units, 0.0), heads)
+        priced_units = np.add.reduceat(np.where(is_priced, units, 0.0), heads)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            merged_prices[longer] = np.where(priced_units != 0, money / priced_units, np.nan)
+    return merged_prices, merged
+
+
+def _known_units(quantities: Float32) -> NDArray[np.float64]:
+    units = quantities.astype(np.float64)
+    return np.where(np.isnan(units), 1.0, units)

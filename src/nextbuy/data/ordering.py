@@ -3,60 +3,108 @@
 Legend: N rows. All keys are integers; strings were coded before.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from nextbuy.data.coding import MISSING
 from nextbuy.data.histories import Int32, Int64, jagged_rows
 
 _UNITS: Final = (86_400_000_000, 1_000_000, 1_000)
-_KEY_BITS: Final = 62
+_BLOCK: Final = 1 << 17
 
 
-def sort_rows(users: Int32, times: Int64, last: Int32 | Int64) -> Int64:
-    """Positions of the rows in the order (user, time, last)."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SortedRows:
+    """Rows in the order (user, time, last).
+
+    Attributes:
+        order: Where each row was before.
+        users: User of each row, in the new order, as are the next two.
+        times: When it was bought.
+        last: What settled ties.
+    """
+
+    order: Int64
+    users: Int32
+    times: Int64
+    last: Int64
+
+
+def sort_rows(users: Int32, times: Int64, last: Int32 | Int64) -> SortedRows:
+    """Sort by user, then time, then `last`; the order of rows that are equal in all is arbitrary.
+
+    What fits into one 64-bit key is sorted by one fast sort and read off the sorted keys, which
+    saves looking rows up all over memory. Ties that a shorter key leaves are settled afterwards.
+    """
     if not len(users):
-        return np.zeros(0, np.int64)
-    ticks = _coarsest(times)
-    user_bits, time_bits = _bits(users), _bits(ticks)
-    if user_bits + time_bits > _KEY_BITS:
-        return np.lexsort((last, times, users))
-    key = (users.astype(np.int64) << time_bits) | ticks
-    order: Int64 = pl.Series(key).arg_sort().to_numpy().astype(np.int64)
-    return _settle_ties(order, key[order], last)
+        nothing = np.zeros(0, np.int64)
+        return SortedRows(order=nothing, users=users, times=times, last=nothing)
+    unit, first = _coarsest_unit(times), int(times.min())
+    time_bits = ((int(times.max()) - first) // unit).bit_length()
+    last_bits = int(last.max()).bit_length()
+    free = 63 - int(users.max()).bit_length() - time_bits
+    if free < 0:
+        order = np.lexsort((last, times, users))
+        return SortedRows(
+            order=order, users=users[order], times=times[order], last=last[order].astype(np.int64)
+        )
+    if free < last_bits:
+        last_bits = 0
+    key = np.empty(len(users), dtype=np.int64)
+    for block in _blocks(len(users)):
+        key[block] = (users[block].astype(np.int64) << time_bits) | (times[block] - first) // unit
+        if last_bits:
+            key[block] = (key[block] << last_bits) | last[block]
+    order = np.argsort(key)
+    key.sort()
+    if not last_bits:
+        order = _settle_ties(order, key, last)
+    sorted_users, sorted_times = np.empty_like(users), np.empty_like(times)
+    for block in _blocks(len(users)):
+        sorted_users[block] = key[block] >> (time_bits + last_bits)
+        ticks = (key[block] >> last_bits) & ((1 << time_bits) - 1)
+        sorted_times[block] = ticks * unit + first
+    if last_bits:
+        key &= (1 << last_bits) - 1
+    else:
+        key = last[order].astype(np.int64)
+    return SortedRows(order=order, users=sorted_users, times=sorted_times, last=key)
 
 
-def start_baskets_together(
-    order: Int64, users: Int32, baskets: Int32, times: Int64
-) -> tuple[Int64, Int64, NDArray[np.bool_]]:
+def gather_baskets(rows: SortedRows, baskets: Int32) -> tuple[SortedRows, NDArray[np.bool_]]:
     """Bring the rows of each basket together, at the time of its first row.
 
     Args:
-        order: The rows in the order (user, time, last).
-        users: User of each row, as are the next two.
-        baskets: Code of its basket; rows with `MISSING` are one basket a timestamp.
-        times: When it was bought.
+        rows: Sorted, with the entry as `last`.
+        baskets: Code of the basket of each row in its old order; rows with `MISSING` are one basket
+            a timestamp.
 
     Returns:
-        The new order, the time of each row in it, and where in it baskets begin.
+        The rows by (user, time of the basket, basket, entry), and where baskets begin.
     """
-    user, basket, time = users[order], baskets[order], times[order]
+    user, time, basket = rows.users, rows.times, baskets[rows.order]
     apart = np.where(basket == MISSING, time, np.int64(0))
-    grouped = np.lexsort((np.arange(len(order)), apart, basket, user))
+    grouped = np.lexsort((rows.last, apart, basket, user))
     begins = first_of_runs(user[grouped], basket[grouped], apart[grouped])
     starts = np.flatnonzero(begins)
-    lengths = np.diff(np.append(starts, len(order)))
-    first_time = time[grouped[starts]]
-    by_time = np.lexsort((apart[grouped[starts]], basket[grouped[starts]], first_time,
-                          user[grouped[starts]]))  # fmt: skip
-    rows = jagged_rows(starts[by_time], lengths[by_time])
-    begins_now = np.zeros(len(order), dtype=bool)
-    if len(order):
-        begins_now[np.concatenate([[0], np.cumsum(lengths[by_time])[:-1]])] = True
-    return order[grouped[rows]], np.repeat(first_time[by_time], lengths[by_time]), begins_now
+    heads = grouped[starts]
+    lengths = np.diff(np.append(starts, len(grouped)))
+    first_time = np.minimum.reduceat(time[grouped], starts)
+    by_time = np.lexsort((apart[heads], basket[heads], first_time, user[heads]))
+    places = grouped[jagged_rows(starts[by_time], lengths[by_time])]
+    begins_now = np.zeros(len(grouped), dtype=bool)
+    begins_now[np.cumsum(lengths[by_time]) - lengths[by_time]] = True
+    moved = SortedRows(
+        order=rows.order[places],
+        users=user[places],
+        times=np.repeat(first_time[by_time], lengths[by_time]),
+        last=rows.last[places],
+    )
+    return moved, begins_now
 
 
 def first_of_runs(*keys: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -69,21 +117,16 @@ def first_of_runs(*keys: NDArray[np.integer]) -> NDArray[np.bool_]:
     return begins
 
 
-def _coarsest(times: Int64) -> Int64:
-    """Times from zero in the largest unit that is exact: days and seconds need few bits."""
+def _coarsest_unit(times: Int64) -> int:
+    """The largest unit that counts the times from the first exactly: days need few bits."""
     for unit in _UNITS:
-        if times[0] % unit == 0 and not (times % unit).any():
-            return _from_zero(times // unit)
-    return _from_zero(times)
+        if all(not ((times[block] - times[0]) % unit).any() for block in _blocks(len(times))):
+            return unit
+    return 1
 
 
-def _from_zero(times: Int64) -> Int64:
-    moved: Int64 = times - times.min()
-    return moved
-
-
-def _bits(values: Int32 | Int64) -> int:
-    return int(values.max()).bit_length()
+def _blocks(num_rows: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, num_rows, _BLOCK))
 
 
 def _settle_ties(order: Int64, sorted_key: Int64, last: Int32 | Int64) -> Int64:

@@ -1,5 +1,9 @@
 """The door: purchases from files, folders, databases and frames, with an account of every row."""
 
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -68,12 +72,20 @@ def _read_files(source: str | Path, options: ReadOptions, progress: Progress) ->
 
 
 def _read_one(opened: Opened, options: ReadOptions) -> RawTable:
-    if opened.data.startswith(b"PAR1") or SUFFIXES.get(opened.suffix) == "parquet":
-        return read_parquet(opened, options)
+    """Read one file; its hash is taken on another core meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(hashlib.sha256, opened.stored)
+        table = _reader(opened)(opened, options)
+        return replace(table, hashes=((opened.name, hashed.result().hexdigest()),))
+
+
+def _reader(opened: Opened) -> Callable[[Opened, ReadOptions], RawTable]:
     known = SUFFIXES.get(opened.suffix)
+    if known == "parquet" or opened.data.startswith(b"PAR1"):
+        return read_parquet
     if known == "jsonlines" or (known is None and opened.data[:1] in (b"{", b"[")):
-        return read_jsonlines(opened, options)
-    return read_delimited(opened, options)
+        return read_jsonlines
+    return read_delimited
 
 
 def _together(tables: list[RawTable]) -> RawTable:
@@ -104,6 +116,7 @@ def _together(tables: list[RawTable]) -> RawTable:
         guesses=tuple(dict.fromkeys(guess for table in tables for guess in table.guesses)),
         is_nested=first.is_nested,
         is_untitled=first.is_untitled,
+        is_text=first.is_text,
         hashes=tuple(pair for table in tables for pair in table.hashes),
     )
 
@@ -116,7 +129,8 @@ def _alike(
         return frame.with_columns(pl.col(name).cast(pl.Int128))
     if all(kind.is_numeric() for kind in kinds):
         return frame.with_columns(pl.col(name).cast(pl.Float64))
-    if all(kind.is_integer() or kind == pl.String for kind in kinds):
+    is_text = all(kind.is_numeric() or kind == pl.String for kind in kinds) and table.is_text
+    if is_text or all(kind.is_integer() or kind == pl.String for kind in kinds):
         return frame.with_columns(pl.col(name).cast(pl.String))
     raise ColumnError(
         f"{table.parts[0].file}: the column {name!r} is of type {frame.schema[name]}, but the "

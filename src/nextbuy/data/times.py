@@ -6,11 +6,10 @@ month and year. What can be read in two ways is not guessed.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from nextbuy import columns
 from nextbuy.data.date_formats import is_date_text, parse_dates
@@ -22,7 +21,8 @@ from nextbuy.errors import TimeFormatError
 EARLIEST: Final = datetime.fromtimestamp(1e8, UTC)
 """1973-03-03: before this an epoch in one unit could be a later one in another; see `_UNITS`."""
 
-_UNITS: Final = (("seconds", 1e8, 1_000_000.0), ("milliseconds", 1e11, 1_000.0),
+_Unit = tuple[str, float, float]
+_UNITS: Final[tuple[_Unit, ...]] = (("seconds", 1e8, 1_000_000.0), ("milliseconds", 1e11, 1_000.0),
                  ("microseconds", 1e14, 1.0), ("nanoseconds", 1e17, 0.001))  # fmt: skip
 _DAY_NUMBER: Final = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"
 _UTC = pl.Datetime("us", "UTC")
@@ -53,6 +53,8 @@ def parse_times(series: pl.Series, options: ReadOptions, verdicts: Verdicts) -> 
         text = series.set(series == "", None) if (series == "").any() else series
         verdicts.reject(text.is_null().to_numpy(), columns.TIME, "empty")
         return _parse_text(text, options, verdicts)
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
     verdicts.reject(series.is_null().to_numpy(), columns.TIME, "empty")
     if series.dtype == pl.Date:
         return _dates(series.cast(pl.Datetime("us")), options, verdicts, ())
@@ -90,22 +92,31 @@ def _parse_text(text: pl.Series, options: ReadOptions, verdicts: Verdicts) -> Ti
 def _parse_number_text(text: pl.Series, options: ReadOptions, verdicts: Verdicts) -> Times:
     numbers: pl.Series = text.cast(pl.Int64, strict=False)
     if numbers.null_count() > text.null_count():
-        whole = text.str.strip_chars().cast(pl.Int64, strict=False)
-        fractions = text.str.strip_chars().cast(pl.Float64, strict=False)
-        numbers = whole if whole.null_count() == fractions.null_count() else fractions
-    bad = text.is_not_null() & (
-        numbers.is_null() | (~numbers.cast(pl.Float64).is_finite()).fill_null(value=True)
-    )
-    if bad.any():
-        dates = text.filter(bad & is_date_text(text))
-        if len(dates):
-            raise TimeFormatError(
-                f"The time column holds numbers such as {text.filter(~bad).drop_nulls()[0]!r} and "
-                f"{len(dates)} dates such as {dates[0]!r}. Bring them to one form."
-            )
-        verdicts.reject(bad.to_numpy(), columns.TIME, "is no date")
-        numbers = numbers.set(bad, None)
+        numbers = _odd_numbers(text, verdicts)
     return _parse_numbers(numbers, text, options, verdicts)
+
+
+def _odd_numbers(text: pl.Series, verdicts: Verdicts) -> pl.Series:
+    """Numbers with spaces or fractions; what is none is rejected.
+
+    Raises:
+        TimeFormatError: If there are dates among them.
+    """
+    bare = text.str.strip_chars()
+    numbers = bare.cast(pl.Int64, strict=False)
+    fractions = bare.cast(pl.Float64, strict=False)
+    fractions = fractions.set((~fractions.is_finite()).fill_null(value=False), None)
+    if numbers.null_count() > fractions.null_count():
+        numbers = fractions
+    bad = text.is_not_null() & numbers.is_null()
+    dates = text.filter(bad & is_date_text(text))
+    if len(dates):
+        raise TimeFormatError(
+            f"The time column holds numbers such as {text.filter(~bad).drop_nulls()[0]!r} and "
+            f"{len(dates)} dates such as {dates[0]!r}. Bring them to one form."
+        )
+    verdicts.reject(bad.to_numpy(), columns.TIME, "is no date")
+    return numbers
 
 
 def _parse_numbers(
@@ -113,29 +124,20 @@ def _parse_numbers(
 ) -> Times:
     if options.time == "order":
         return _positions(numbers, verdicts, ())
-    sizes = numbers.cast(pl.Float64).to_numpy()
-    counts = {}
-    for name, least, _ in _UNITS:
-        counts[name] = int(np.count_nonzero((sizes >= least) & (sizes < least * 100)))
-    seen = [name for name, count in counts.items() if count]
-    num_known = len(numbers) - numbers.null_count()
-    if not num_known:
-        return Times(values=pl.Series(sizes).cast(pl.Int64).cast(_UTC), kind="dates")
-    if len(seen) > 1:
-        raise TimeFormatError(_two_units(sizes, shown, counts))
-    if not seen and options.time == "auto" and np.nanmin(sizes) >= 0 and np.nanmax(sizes) < 1e8:
-        note = f"time is only an order: its numbers end at {np.nanmax(sizes):g}"
-        return _positions(numbers, verdicts, (note,))
-    if not seen or 2 * counts[seen[0]] < num_known:
-        raise TimeFormatError(
-            f"The time column holds numbers from {np.nanmin(sizes):g} to {np.nanmax(sizes):g}; "
-            f"only {sum(counts.values())} of {num_known} are epochs later than "
-            f"{EARLIEST:%Y-%m-%d}. If they are positions, say --time order."
-        )
-    name, least, factor = next(unit for unit in _UNITS if unit[0] == seen[0])
-    outside = ~((sizes >= least) & (sizes < least * 100)) & numbers.is_not_null().to_numpy()
-    verdicts.reject(outside, columns.TIME, _out_of_range())
-    numbers = numbers.set(pl.Series(outside), None) if outside.any() else numbers
+    # cast: these are numbers, which Polars' own annotation cannot know
+    low, high = (cast("float | None", end) for end in (numbers.min(), numbers.max()))
+    if low is None or high is None:
+        return Times(values=numbers.cast(pl.Int64).cast(_UTC), kind="dates")
+    unit = next((u for u in _UNITS if u[1] <= low and high < u[1] * 100), None)
+    outside = None
+    if unit is None:
+        if options.time == "auto" and low >= 0 and high < _UNITS[0][1]:
+            note = f"time is only an order: its numbers end at {high:g}"
+            return _positions(numbers, verdicts, (note,))
+        unit, outside = _unit_of_most(numbers, shown)
+        verdicts.reject(outside.to_numpy(), columns.TIME, _out_of_range())
+        numbers = numbers.set(outside, None)
+    name, _, factor = unit
     if numbers.dtype == pl.Int64:
         micros = numbers * int(factor) if factor >= 1 else numbers // 1000
     else:
@@ -143,16 +145,31 @@ def _parse_numbers(
     return _dates(micros.cast(_UTC), options, verdicts, (f"timestamps are epoch {name}",))
 
 
-def _two_units(sizes: NDArray[np.float64], shown: pl.Series, counts: dict[str, int]) -> str:
-    examples = []
-    for name, least, _ in _UNITS:
-        if counts[name]:
-            row = int(np.flatnonzero((sizes >= least) & (sizes < least * 100))[0])
-            examples.append(f"{counts[name]} in {name} (row {row + 1}: {shown[row]})")
-    return (
-        f"The time column holds epochs in {len(examples)} units: {', '.join(examples)}. "
-        "Bring them to one unit."
-    )
+def _unit_of_most(numbers: pl.Series, shown: pl.Series) -> tuple[_Unit, pl.Series]:
+    """The only unit that occurs, and which numbers are outside it."""
+    inside = {
+        unit: ((numbers >= unit[1]) & (numbers < unit[1] * 100)).fill_null(value=False)
+        for unit in _UNITS
+    }
+    counts = {unit: int(rows.sum()) for unit, rows in inside.items() if rows.any()}
+    num_known = len(numbers) - numbers.null_count()
+    if len(counts) > 1:
+        examples = []
+        for unit, count in counts.items():
+            row = inside[unit].arg_true()[0]
+            examples.append(f"{count} in {unit[0]} (row {row + 1}: {shown[row]})")
+        raise TimeFormatError(
+            f"The time column holds epochs in {len(counts)} units: {', '.join(examples)}. "
+            "Bring them to one unit."
+        )
+    if 2 * sum(counts.values()) < num_known:
+        raise TimeFormatError(
+            f"The time column holds numbers from {numbers.min()!r} to {numbers.max()!r}; "
+            f"only {sum(counts.values())} of {num_known} are epochs later than "
+            f"{EARLIEST:%Y-%m-%d}. If they are positions, say --time order."
+        )
+    (unit,) = counts
+    return unit, ~inside[unit] & numbers.is_not_null()
 
 
 def _positions(numbers: pl.Series, verdicts: Verdicts, guesses: tuple[str, ...]) -> Times:
@@ -175,10 +192,12 @@ def _dates(
         guesses += more
     now = options.now if options.now is not None else datetime.now(UTC)
     latest = now.astimezone(UTC) + timedelta(days=1)
-    past = (moments < EARLIEST).fill_null(value=False).to_numpy()
-    verdicts.reject(past, columns.TIME, _out_of_range())
-    future = (moments > latest).fill_null(value=False).to_numpy()
-    verdicts.reject(future, columns.TIME, "lies in the future")
+    for outside, reason in (
+        (moments < EARLIEST, _out_of_range()),
+        (moments > latest, "lies in the future"),
+    ):
+        if outside.any():
+            verdicts.reject(outside.fill_null(value=False).to_numpy(), columns.TIME, reason)
     return Times(values=moments, kind="dates", guesses=guesses)
 
 

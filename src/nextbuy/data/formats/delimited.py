@@ -3,12 +3,14 @@
 import codecs
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import polars as pl
 
+from nextbuy import columns
 from nextbuy.data.formats.careful import parse_carefully
 from nextbuy.data.formats.opening import Opened
 from nextbuy.data.formats.structure import (
@@ -21,11 +23,13 @@ from nextbuy.data.formats.structure import (
 from nextbuy.data.formats.table import Part, Places, RawTable
 from nextbuy.data.histories import Int64
 from nextbuy.data.options import ReadOptions
+from nextbuy.data.recognition import recognise
 from nextbuy.errors import ColumnError, EmptyDataError, UnreadableFileError
 
 _DELIMITERS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _HEAD = 1 << 16
+_AMOUNTS = (columns.PRICE, columns.QUANTITY)
 _MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
@@ -60,25 +64,18 @@ def read_delimited(opened: Opened, options: ReadOptions) -> RawTable:
     _check_names(opened.name, names, delimiter)
     if not data[body : body + _HEAD].strip() and not data[body:].strip():
         raise EmptyDataError(f"0 purchases in {opened.name}: it has only a header line.")
-    table = _parse(
-        DelimitedText(
-            name=opened.name,
-            data=data,
-            start=body,
-            first_line=_line_of(data, body),
-            delimiter=delimiter,
-            names=names,
-            longest=options.limits.line_bytes,
-        )
+    text = DelimitedText(
+        name=opened.name,
+        data=data,
+        start=body,
+        first_line=_line_of(data, body),
+        delimiter=delimiter,
+        names=names,
+        longest=options.limits.line_bytes,
     )
-    return RawTable(
-        frame=table.frame,
-        parts=table.parts,
-        rejects=table.rejects,
-        guesses=guesses,
-        is_untitled=not options.header,
-        hashes=((opened.name, opened.sha256),),
-    )
+    mapping, _ = recognise(opened.name, names, options, is_untitled=not options.header)
+    table = _parse(text, mapping, options)
+    return replace(table, guesses=guesses, is_untitled=not options.header, is_text=True)
 
 
 def to_utf8(opened: Opened, encoding: str | None) -> tuple[bytes, tuple[str, ...]]:
@@ -198,7 +195,7 @@ def _check_names(name: str, names: list[str], delimiter: str) -> None:
             )
 
 
-def _parse(text: DelimitedText) -> RawTable:
+def _parse(text: DelimitedText, mapping: Mapping[str, str], options: ReadOptions) -> RawTable:
     data, start = text.data, text.start
     if b'"' not in data and not returns_are_paired(data):
         start -= data.count(b"\r\n", 0, start)
@@ -208,16 +205,54 @@ def _parse(text: DelimitedText) -> RawTable:
     text = replace(text, data=data, start=start)
     if not is_regular(text):
         return parse_carefully(text)
-    frame = pl.read_csv(
-        data,
-        has_header=False,
-        skip_lines=text.first_line - 1,
-        separator=text.delimiter,
-        schema=dict.fromkeys(text.names, pl.String),
-    )
+    frame = _parse_fast(text, mapping, options)
     places = _regular_places(data, start)
     part = Part(file=text.name, num_rows=frame.height, places=places)
     return RawTable(frame=frame, parts=(part,))
+
+
+def _parse_fast(
+    text: DelimitedText, mapping: Mapping[str, str], options: ReadOptions
+) -> pl.DataFrame:
+    """Let Polars parse a regular text; amounts and epochs at once as numbers, if they all are."""
+    has_time = columns.TIME in mapping  # without it all names are needed, for the message
+    places = [place for place, name in enumerate(text.names) if name in mapping.values()]
+    read = partial(
+        pl.read_csv,
+        text.data,
+        has_header=False,
+        skip_lines=text.first_line - 1,
+        separator=text.delimiter,
+        columns=places if has_time else None,
+    )
+    schema: dict[str, pl.DataType] = dict.fromkeys(text.names, pl.String())
+    numbers = _number_columns(text, mapping, options)
+    if numbers:
+        try:
+            return read(schema={**schema, **numbers})
+        except pl.exceptions.ComputeError:
+            pass  # a value that is no number: it gets its verdict as text
+    return read(schema=schema)
+
+
+def _number_columns(
+    text: DelimitedText, mapping: Mapping[str, str], options: ReadOptions
+) -> dict[str, pl.DataType]:
+    """Columns of numbers, as far as the first rows show."""
+    head = text.data[text.start : text.start + _HEAD]
+    head = head[: head.rfind(b"\n") + 1]
+    lines = csv.reader(head.decode().splitlines(keepends=True), delimiter=text.delimiter)
+    rows = [row for row in lines if len(row) == len(text.names)][:100]  # the last may be cut
+    wanted: list[tuple[str, str, pl.DataType]] = [(columns.TIME, r"\d{9,19}", pl.Int64())]
+    if options.decimal != ",":
+        wanted += [(name, r"-?\d+(\.\d+)?|", pl.Float64()) for name in _AMOUNTS]
+    found = {}
+    for column, pattern, kind in wanted:
+        if column in mapping:
+            place = text.names.index(mapping[column])
+            if rows and all(re.fullmatch(pattern, row[place]) for row in rows):
+                found[mapping[column]] = kind
+    return found
 
 
 def _line_of(data: bytes, position: int) -> int:

@@ -78,7 +78,6 @@ def read_jsonlines(opened: Opened, options: ReadOptions) -> RawTable:
     return RawTable(
         frame=frame, parts=(part,), rejects=rejects, guesses=guesses,
         is_nested=len(owners) > 0 and _has_lists(found.rows, list(mapping.values())),
-        hashes=((opened.name, opened.sha256),),
     )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """From a path to the bytes of regular files: refuses what is no file, notices what changes."""
 
 import errno
-import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -37,13 +36,13 @@ class Opened:
         name: The path, as it is to be shown.
         data: Its bytes, unpacked.
         suffix: The suffix of the content, such as `.csv` of `log.csv.gz`; lower case.
-        sha256: Of the file as it lies on disk.
+        stored: The bytes as they lie on disk.
     """
 
     name: str
     data: bytes
     suffix: str
-    sha256: str
+    stored: bytes
 
 
 def files_of(source: str | Path) -> list[Path]:
@@ -107,9 +106,8 @@ def open_file(path: Path, limits: Limits, progress: Progress) -> Opened:
             f"{path} changed while it was read: {before.st_size} bytes before, "
             f"{after.st_size} after. Nothing was kept; read it again when nobody writes to it."
         )
-    sha256 = hashlib.sha256(data).hexdigest()
     unpacked, inner = unpack(str(path), data, limits)
-    return Opened(name=str(path), data=unpacked, suffix=Path(inner).suffix.lower(), sha256=sha256)
+    return Opened(name=str(path), data=unpacked, suffix=Path(inner).suffix.lower(), stored=data)
 
 
 def _files_in(folder: Path) -> list[Path]:

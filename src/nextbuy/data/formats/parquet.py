@@ -43,7 +43,6 @@ def read_parquet(opened: Opened, options: ReadOptions) -> RawTable:
     return RawTable(
         frame=frame,
         parts=(Part(file=opened.name, num_rows=frame.height, places=numbered_rows(frame)),),
-        hashes=((opened.name, opened.sha256),),
     )
 
 

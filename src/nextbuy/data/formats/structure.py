@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nextbuy.data.histories import Int64
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 22  # longer than any allowed line
 _LF, _CR, _QUOTE = 10, 13, 34
 
 Bytes = NDArray[np.uint8]
@@ -50,6 +50,8 @@ def is_regular(text: DelimitedText) -> bool:
         return False
     is_ascii = data.isascii()
     has_quotes = data.find(b'"', start) >= 0
+    pattern = np.full(num_columns, delimiter, dtype=np.uint8)
+    pattern[-1] = _LF
     for block in _blocks(data, start, has_quotes):
         if not (is_ascii or _is_utf8(block)) or (
             has_quotes and not _quotes_wrap_fields(block, delimiter)
@@ -58,10 +60,8 @@ def is_regular(text: DelimitedText) -> bool:
         marks = _structural(block, delimiter, has_quotes)
         if len(block) and block[-1] != _LF:
             marks = np.append(marks, np.uint8(_LF))
-        if len(marks) % num_columns:
-            return False
-        rows = marks.reshape(-1, num_columns)
-        if not ((rows[:, -1] == _LF).all() and (rows[:, :-1] == delimiter).all()):
+        num_rows, left = divmod(len(marks), num_columns)
+        if left or not np.array_equal(marks, np.tile(pattern, num_rows)):
             return False
     return True
 
@@ -104,7 +104,8 @@ def _blocks(data: bytes, start: int, has_quotes: bool) -> Iterator[Bytes]:
 
 def _structural(block: Bytes, delimiter: int, has_quotes: bool) -> Bytes:
     """Delimiters and line feeds outside quotes, in their order."""
-    is_mark = (block == _LF) | (block == delimiter)
+    is_mark = block == _LF
+    is_mark |= block == delimiter
     if has_quotes:
         is_mark &= ~_inside_quotes(block)
     return block[np.flatnonzero(is_mark)]

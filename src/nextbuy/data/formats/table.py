@@ -44,6 +44,7 @@ class RawTable:
         guesses: What was recognised about the form, such as the delimiter.
         is_nested: Whether each row was one of a list of purchases, whose order is time.
         is_untitled: Whether the column names are only positions.
+        is_text: Whether the source is text, so that numbers in it are only a faster reading.
         hashes: SHA-256 of each file, where the source has files.
     """
 
@@ -53,6 +54,7 @@ class RawTable:
     guesses: tuple[str, ...] = ()
     is_nested: bool = False
     is_untitled: bool = False
+    is_text: bool = False
     hashes: tuple[tuple[str, str], ...] = ()
 
     @property
