@@ -17,10 +17,9 @@ LAYERS = {
     "training": 4,
     "models": 5,
     **dict.fromkeys(["evaluation", "bundle", "testing"], 6),
-    **dict.fromkeys(["protocol", "answers"], 7),
-    "predictor": 8,
-    **dict.fromkeys(["tuning", "service", "cluster"], 9),
-    "cli": 10,
+    "predictor": 7,
+    **dict.fromkeys(["tuning", "service", "cluster"], 8),
+    "cli": 9,
 }
 
 

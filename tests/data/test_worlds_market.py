@@ -268,3 +268,16 @@ def test_questions_that_have_no_answer_are_refused(market):
         world.limit(SimpleNamespace(histories=coarse.histories), coarse.catalog)
     with pytest.raises(ConfigError, match="0 segments"):
         MarketConfig(num_segments=0)
+
+
+def test_the_expected_accuracy_of_the_best_answers_is_the_limit_and_of_others_less():
+    world = MarketWorld(MarketConfig(num_users=60), seed=4)
+    encoded = encode(world.purchases())
+    split = split_by_time(encoded.catalog, encoded.histories, test_days=30)
+    cases, catalog = split.test, split.catalog
+    until = min(cases.until, world.end)
+    truth = world.true_log_probabilities(cases.histories, catalog, cases.as_of, until)
+    limit = world.limit(cases, catalog)["accuracy"]
+    best = truth.argmax(axis=1).astype(np.int32)
+    assert world.expected_accuracy(best, cases, catalog) == pytest.approx(limit, rel=1e-5)
+    assert world.expected_accuracy(np.ones_like(best), cases, catalog) < limit

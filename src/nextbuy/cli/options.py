@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from nextbuy.data.options import ReadOptions
+    from nextbuy.data.sources import Source
 
 DATA_PANEL = "How to read the data"
 
@@ -43,6 +44,14 @@ EngineChoice = Annotated[
     Literal["torch", "tensorflow"],
     typer.Option("--engine", help="What trains lstm-rnn; the result is the same kind of bundle."),
 ]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Highest rate of lstm-rnn.")
+]
+Tokens = Annotated[
+    int | None, typer.Option("--tokens", min=1, help="Positions in a batch of lstm-rnn.")
+]
+Dropout = Annotated[float | None, typer.Option("--dropout", min=0, max=0.95, help="Of lstm-rnn.")]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda, for lstm-rnn.")]
 K = Annotated[int, typer.Option("--k", min=1, max=1000, help="Items a user.")]
 
 UserColumn = Annotated[
@@ -212,3 +221,11 @@ class DataFlags:
         from nextbuy.data.formats.sql import SqlSource
 
         return SqlSource(url=data, query=self.query)
+
+    def write_rejects(self, source: "Source | None") -> None:
+        """Write the rejected rows to the file that was asked for."""
+        if source is None or self.rejects is None:
+            return
+        from nextbuy.data.reading import write_rejects
+
+        write_rejects(source.purchases, self.rejects)

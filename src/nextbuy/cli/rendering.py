@@ -7,6 +7,7 @@ leaves one object on standard output and nothing else.
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -23,10 +25,18 @@ from rich.progress import (
 from rich.table import Table
 
 _WIDTH_OF_A_PIPE: Final = 120
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE)
-_err = Console(
-    stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_OF_A_PIPE
-)
+_SECONDS_BETWEEN_LINES: Final = 30.0
+
+
+def _console(*, stderr: bool) -> Console:
+    """A console that prints ids as they are: `[red]` and `:cat:` mean nothing in a purchase log."""
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if is_terminal else _WIDTH_OF_A_PIPE
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+_out = _console(stderr=False)
+_err = _console(stderr=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -48,22 +58,22 @@ def _finite(value: Any) -> Any:
 
 def print_line(text: str = "") -> None:
     """One line of a result."""
-    _out.print(text, markup=False, soft_wrap=True)
+    _out.print(text, soft_wrap=True)
 
 
 def print_title(text: str) -> None:
     """A heading above a table."""
-    _out.print(f"\n[bold]{text}[/bold]")
+    _out.print(f"\n{text}", style="bold")
 
 
 def print_note(text: str) -> None:
     """Something to know that is not the result: a guess, a count, a warning."""
-    _err.print(text, markup=False, soft_wrap=True)
+    _err.print(text, soft_wrap=True)
 
 
 def print_error(text: str) -> None:
     """The reason of a failure, in one line."""
-    _err.print("error: " + " ".join(text.split()), markup=False, soft_wrap=True, style="red")
+    _err.print("error: " + " ".join(text.split()), soft_wrap=True, style="red")
 
 
 def print_table(
@@ -112,13 +122,14 @@ def percent(value: float | None, digits: int = 2) -> str:
 class ProgressBar:
     """Draws the progress of long work on standard error.
 
-    The bar shows share, elapsed and remaining time, and the newest facts: the loss, and targets a
-    second. On a terminal it moves; in a file or pipe a line a piece of work is written at its end.
+    It shows share, the newest facts (loss, targets a second), elapsed and remaining time. On a
+    terminal it is a bar that moves; in a file or pipe it is a line every half minute and one at the
+    end of each piece of work.
     """
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
             TextColumn("{task.fields[facts]}"),
@@ -127,9 +138,11 @@ class ProgressBar:
             TimeRemainingColumn(),
             console=_err,
         )
+        self._moves = _err.is_terminal
         self._prefix = ""
         self._is_shown = False
         self._task: TaskID | None = None
+        self._said = 0.0
         self._targets = 0.0
         self._facts: dict[str, float] = {}
 
@@ -148,10 +161,10 @@ class ProgressBar:
     def start(self, name: str, total: int, done: int = 0) -> None:
         """A piece of work begins."""
         self.finish()
-        if not self._is_shown:  # nothing to show yet would still be an empty line
+        if self._moves and not self._is_shown:  # nothing to show yet would still be an empty line
             self._bar.start()
             self._is_shown = True
-        self._targets, self._facts = 0.0, {}
+        self._targets, self._facts, self._said = 0.0, {}, time.monotonic()
         words = f"{self._prefix}: {name}" if self._prefix else name
         self._task = self._bar.add_task(words, total=total, completed=done, facts="")
 
@@ -168,13 +181,28 @@ class ProgressBar:
             for name, words in (("loss", "loss"), ("validation_loss", "validation"))
             if name in self._facts
         ]
-        elapsed = self._bar.tasks[self._bar.task_ids.index(self._task)].elapsed
+        elapsed = self._now().elapsed
         if self._targets and elapsed:
             shown.append(f"{self._targets / elapsed:,.0f} targets/s")
         self._bar.update(self._task, advance=units, facts="  ".join(shown))
+        if not self._moves and time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+            self._say("")
 
     def finish(self) -> None:
         """The piece of work is over."""
-        if self._task is not None:
-            self._bar.stop_task(self._task)
-            self._task = None
+        if self._task is None:
+            return
+        self._bar.stop_task(self._task)
+        if not self._moves:
+            self._say("ended")
+        self._task = None
+
+    def _now(self) -> Task:
+        return next(task for task in self._bar.tasks if task.id == self._task)
+
+    def _say(self, words: str) -> None:
+        """One line on where the work stands, for a file or pipe."""
+        task = self._now()
+        said = f"{task.description}: {task.percentage:.0f} % after {task.elapsed or 0:.1f} s"
+        self._said = time.monotonic()
+        print_note("  ".join(part for part in (said, str(task.fields["facts"]), words) if part))

@@ -1,13 +1,16 @@
 """`nextbuy train DATA --out DIR`: fit models, score them, publish a bundle."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nextbuy.cli import options
 from nextbuy.cli.leaderboard import print_leaderboard, print_reading
 from nextbuy.cli.rendering import ProgressBar, print_json, print_line
+
+if TYPE_CHECKING:
+    from nextbuy.predictor import Predictor
 
 
 @options.reads_data
@@ -26,16 +29,10 @@ def train(
     split: options.SplitChoice = "auto",
     repeat: options.Repeat = "allow",
     epochs: options.Epochs = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Highest rate of lstm-rnn.")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="Positions in a batch of lstm-rnn.")
-    ] = None,
-    dropout: Annotated[
-        float | None, typer.Option("--dropout", min=0, max=0.95, help="Of lstm-rnn.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda, for lstm-rnn.")] = "cpu",
+    learning_rate: options.LearningRate = None,
+    tokens: options.Tokens = None,
+    dropout: options.Dropout = None,
+    device: options.Device = "cpu",
     seed: options.Seed = 0,
     users: options.Users = None,
     json: options.Json = False,
@@ -47,52 +44,51 @@ def train(
     """
     from nextbuy.predictor import Predictor, PredictorConfig
 
-    training: dict[str, Any] = {"learning_rate": learning_rate, "tokens": tokens}
-    network: dict[str, Any] = {
-        "engine": engine,
-        "device": device,
-        "training": {name: value for name, value in training.items() if value is not None},
-    }
-    if dropout is not None:
-        network["dropout"] = dropout
-    config = PredictorConfig(
+    network = _network_options(engine, device, learning_rate, tokens, dropout)
+    config = PredictorConfig.of(
         models=tuple(name.strip() for name in models.split(",") if name.strip()),
-        level=level,
-        split=split,
-        repeat=repeat,
-        epochs=epochs,
-        seed=seed,
+        level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
         options={"lstm-rnn": network},
-    )
+    )  # fmt: skip
     with ProgressBar() as progress:
         predictor = Predictor.fit(
-            read.source(data),
-            config=config,
-            options=read.options(),
-            users=users,
-            run_folder=out / "run",
-            progress=progress,
-        )
+            read.source(data), config=config, options=read.options(), users=users,
+            run_folder=out / "run", progress=progress,
+        )  # fmt: skip
         version = predictor.save(out)
-    if predictor.source is not None and read.rejects is not None:
-        from nextbuy.data.reading import write_rejects
-
-        write_rejects(predictor.source.purchases, read.rejects)
+    read.write_rejects(predictor.source)
     if json:
-        best = predictor.best_model
-        rows = [row | {"weight": float(row["model"] == best)}
-                for row in predictor.facts["leaderboard"]]  # fmt: skip
-        print_json(
-            {
-                "bundle": str(version),
-                "protocol": predictor.facts["protocol"],
-                "rows": predictor.facts["rows"],
-                "limit": predictor.facts["limit"],
-                "leaderboard": rows,
-            }
-        )
+        print_json(_report(predictor, version))
         return
     print_reading(predictor)
     print_leaderboard(predictor)
     print_line(f"\nbundle: {version}")
     print_line(f"next:   nextbuy predict {out} --user ID --k 5")
+
+
+def _network_options(
+    engine: str, device: str, learning_rate: float | None, tokens: int | None, dropout: float | None
+) -> dict[str, Any]:
+    """The config of lstm-rnn, with what was said; the rest keeps its defaults."""
+    training = {"learning_rate": learning_rate, "tokens": tokens}
+    network = {
+        "engine": engine,
+        "device": device,
+        "dropout": dropout,
+        "training": {name: value for name, value in training.items() if value is not None},
+    }
+    return {name: value for name, value in network.items() if value is not None}
+
+
+def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:
+    """The object of `--json`."""
+    best = predictor.best_model
+    return {
+        "bundle": str(version),
+        "protocol": predictor.facts["protocol"],
+        "rows": predictor.facts["rows"],
+        "limit": predictor.facts["limit"],
+        "leaderboard": [
+            row | {"weight": float(row["model"] == best)} for row in predictor.facts["leaderboard"]
+        ],
+    }

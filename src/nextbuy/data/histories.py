@@ -78,6 +78,18 @@ class Histories:
         starts, lengths = self.offsets[users], self.lengths[users]
         return self._gather(jagged_rows(starts, lengths), lengths, self.user_ids.gather(users))
 
+    def of_users(self, user_ids: Sequence[str]) -> "Histories":
+        """The histories of users by their ids; empty for an id that is not here."""
+        known = {user: place for place, user in enumerate(self.user_ids)}
+        empty = len(known)
+        places = np.array([known.get(user, empty) for user in user_ids], dtype=np.int64)
+        with_empty = replace(
+            self,
+            user_ids=pl.concat([self.user_ids, pl.Series(self.user_ids.name, [""])]),
+            offsets=np.append(self.offsets, self.offsets[-1]),
+        )
+        return replace(with_empty.take(places), user_ids=pl.Series(list(user_ids), dtype=pl.String))
+
     def keep(self, rows: NDArray[np.bool_]) -> "Histories":
         """Only the purchases marked in `rows` (length N); every user stays, some perhaps empty."""
         kept_before = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])

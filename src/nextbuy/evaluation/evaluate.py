@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import UNKNOWN
+from nextbuy.data.histories import UNKNOWN, Int32
 from nextbuy.evaluation.scoring import CaseScores, score
 from nextbuy.evaluation.slices import slices_of
 from nextbuy.metrics import bootstrap, calibration, classification, likelihood, ranking
@@ -41,6 +41,7 @@ class Evaluation:
         protocol: Split, target, candidates and definitions, to be shown beside the scores.
         slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
         reliability: Confidence against accuracy of the first offer.
+        first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
     """
 
     metrics: Metrics
@@ -48,6 +49,7 @@ class Evaluation:
     protocol: dict[str, object]
     slices: dict[str, Metrics]
     reliability: Reliability
+    first_offers: Int32
 
 
 def evaluate(
@@ -126,6 +128,7 @@ def summarize(
         protocol={**(protocol or {}), **words},
         slices=slices_of(scores, catalog),
         reliability=calibration.reliability(found.confidence, found.outcomes.hits),
+        first_offers=found.first_offers,
     )
 
 
@@ -165,13 +168,17 @@ class _Found:
             for name, column in case_values(scores.part(targets)).items():
                 self.values[f"{part}/{name}"] = column
         nothing = len(scores) == 0 or scores.num_items == 0
-        first = np.zeros(len(scores), np.int32) if nothing else scores.top_items[:, 0]
+        self.first_offers: Int32 = (
+            np.zeros(len(scores), np.int32) if nothing else scores.top_items[:, 0]
+        )
         self.confidence: Float64 = (
             np.zeros(len(scores))
             if nothing
             else np.exp(scores.top_log_probabilities[:, 0].astype(np.float64))
         )
-        self.outcomes = classification.outcomes(first, scores.target_items, scores.target_offsets)
+        self.outcomes = classification.outcomes(
+            self.first_offers, scores.target_items, scores.target_offsets
+        )
         self._thresholded = np.stack(
             classification.thresholded(self.outcomes, self.confidence), axis=1
         )

@@ -78,7 +78,11 @@ def training_curve(
             .encode(x=alt.value(0), y=alt.Y("loss:Q"), text="label:N")
         )
     chart: LayerChart = alt.layer(*layers).properties(width=_WIDTH, height=280)
-    return _finished(chart, title, "loss of the next purchase by epoch")
+    return _finished(
+        chart,
+        title,
+        "validation: the purchase after each history; training: every position of every history",
+    )
 
 
 def reliability_diagram(

@@ -81,6 +81,7 @@ class LstmRnn:
         )
         counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
+        options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
         engine = create_engine(
             config.engine,
             shape,
@@ -91,6 +92,7 @@ class LstmRnn:
             device=config.device,
         )
         network = LstmRnnNetwork(shape)
+        options.progress.advance(1, {})
 
         def validate(weights: Weights) -> float:
             network.load_weights(weights)

@@ -1,6 +1,6 @@
 """What every split returns: histories to learn from, and cases to be right about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from nextbuy.data.histories import (
     jagged_rows,
     offsets_of,
 )
+from nextbuy.data.recoding import in_catalog, index_map
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -64,6 +65,15 @@ class Cases:
             target_values=None if self.target_values is None else self.target_values[rows],
             target_times=None if self.target_times is None else self.target_times[cases],
             until=self.until,
+        )
+
+    def in_catalog(self, old: Catalog, new: Catalog) -> "Cases":
+        """The same cases under the indices of another catalog; items it lacks are `UNKNOWN`."""
+        known = np.append(index_map(old, new), UNKNOWN)  # so that UNKNOWN, -1, stays what it is
+        return replace(
+            self,
+            histories=in_catalog(self.histories, old, new),
+            target_items=known[self.target_items],
         )
 
 

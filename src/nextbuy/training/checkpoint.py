@@ -123,10 +123,6 @@ class Checkpoints:
             )
         return None
 
-    def clear(self) -> None:
-        """Remove all checkpoints: the run's result has been published."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def _names(self) -> list[str]:
         if not self._folder.is_dir():
             return []
@@ -158,6 +154,14 @@ class Checkpoints:
             optimizer=storage.read_arrays(folder / "optimizer.safetensors"),
             best_weights=storage.read_arrays(folder / "best.safetensors"),
         )
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run folder: what the run came to has been published.
+
+    The log stays; the next run in this folder begins anew.
+    """
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 @contextmanager

@@ -232,7 +232,8 @@ class TensorFlowEngine:
     def optimizer_state(self) -> Arrays:
         """Every variable of the optimizer, by its place."""
         return {
-            f"{place:03d}": np.array(v.value) for place, v in enumerate(self._optimizer.variables)
+            f"{place:03d}": v.value.numpy().copy()
+            for place, v in enumerate(self._optimizer.variables)
         }
 
     def restore(

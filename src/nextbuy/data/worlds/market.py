@@ -10,7 +10,7 @@ from nextbuy import columns
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.data.purchases import Purchases, RowCounts
-from nextbuy.data.worlds.limits import Float64, expected_scores
+from nextbuy.data.worlds.limits import Float64, expected_accuracy, expected_scores
 from nextbuy.data.worlds.market_parameters import (
     DAY_US,
     SPAN_DAYS,
@@ -130,8 +130,7 @@ class MarketWorld:
         alone. Users who have not bought are left out.
         """
         own = own_items(catalog, self._item_ids, self.name)
-        until = self.end if cases.until is None else min(cases.until, self.end)
-        window = Window(as_of=cases.as_of, until=until, is_at_as_of=_tells_the_time(cases))
+        window = self._window(cases)
         gaps: list[Float64] = []
 
         def probabilities() -> Iterator[Float64]:
@@ -141,7 +140,7 @@ class MarketWorld:
 
         scores = expected_scores(probabilities())
         if window.is_at_as_of:
-            alone = Window(until=until)
+            alone = Window(until=window.until)
             gaps = [
                 _expected_log_density(next_time(self.parameters, mine, alone, self._tail))
                 for _, mine in self._own_chunks(cases.histories, own)
@@ -150,6 +149,17 @@ class MarketWorld:
         expected = expected[~np.isnan(expected)]
         scores["gap_log_likelihood"] = float(expected.mean()) if len(expected) else float("nan")
         return scores
+
+    def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
+        """The expected accuracy of these answers; see `World.expected_accuracy` and `limit`."""
+        own = own_items(catalog, self._item_ids, self.name)
+        chunks = self._chunks(cases.histories, own, self._window(cases))
+        return expected_accuracy((p for _, p, _ in chunks), told)
+
+    def _window(self, cases: Questions) -> Window:
+        """What is known of the time of the answers."""
+        until = self.end if cases.until is None else min(cases.until, self.end)
+        return Window(as_of=cases.as_of, until=until, is_at_as_of=_tells_the_time(cases))
 
     def gap_probabilities(
         self, histories: Histories, catalog: Catalog, gap_days: Float64

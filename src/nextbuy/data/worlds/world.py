@@ -87,6 +87,13 @@ class World(Protocol):
         """Expected scores of the truth on these questions, as `expected_scores` defines them."""
         ...
 
+    def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
+        """The expected accuracy of someone who tells these items, length C, on these questions.
+
+        The accuracy over one draw of the answers scatters around it; the limit is its maximum.
+        """
+        ...
+
 
 def own_items(catalog: Catalog, item_ids: tuple[str, ...], world: str) -> Int32:
     """The world's number (0, 1, ...) of each catalog index, length V + 1; `UNKNOWN` for others.

@@ -3,58 +3,35 @@
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nextbuy import __version__, columns
+from nextbuy import __version__
 from nextbuy.bundle import Bundle, load_bundle, save_bundle
-from nextbuy.data.catalog import Catalog, Level
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import encode
 from nextbuy.data.fingerprint import fingerprint
-from nextbuy.data.histories import UNKNOWN, Histories, Int64
+from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.options import ReadOptions
+from nextbuy.data.recoding import in_catalog
 from nextbuy.data.sources import Source, load_source
-from nextbuy.errors import ConfigError
+from nextbuy.data.worlds.world import World
+from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.models.protocol import FitOptions, Model, top_k
-from nextbuy.models.registry import create
+from nextbuy.predictor.answers import predictions_table
+from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
 from nextbuy.progress import Progress, SilentProgress
-from nextbuy.splitting.cases import Cases, Split
+from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
-
-SplitName = Literal["auto", "temporal", "leave-last-out", "held-out-users"]
-_TENSORFLOW = "-tensorflow"
-DEFAULT_MODELS = ("popularity", "personal-frequency", "lstm-rnn")
-
-
-class PredictorConfig(BaseModel):
-    """What a predictor is made of; unknown keys are errors.
-
-    Model entries are names of the registry; `options` gives a model's own config by its name.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    models: tuple[str, ...] = Field(default=DEFAULT_MODELS, min_length=1)
-    level: Level = "item"
-    split: SplitName = "auto"
-    repeat: str = "allow"
-    epochs: int | None = Field(default=None, ge=1)
-    seed: int = 0
-    options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-
-    @field_validator("repeat")
-    @classmethod
-    def _is_a_policy(cls, value: str) -> str:
-        RepeatPolicy.parse(value)
-        return value
+from nextbuy.training.checkpoint import clear_checkpoints, run_lock
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -97,6 +74,7 @@ class Predictor:
         self.leaderboard: list[LeaderboardRow] = []
         self.split: Split | None = None
         self.source: Source | None = None
+        self._run_folder: Path | None = None
 
     @classmethod
     def fit(
@@ -125,7 +103,11 @@ class Predictor:
         """
         config = config or PredictorConfig()
         progress = progress or SilentProgress()
-        source = load_source(data, users=users, seed=config.seed, options=options or ReadOptions())
+        options = options or ReadOptions()
+        models = {name: create_model(name, config) for name in config.models}
+        source = load_source(
+            data, users=users, seed=config.seed, options=options, progress=progress
+        )
         encoded = encode(source.purchases, level=config.level)
         split = choose_split(
             split_name(config.split, source), encoded.catalog, encoded.histories, seed=config.seed
@@ -133,62 +115,56 @@ class Predictor:
         predictor = cls(
             config=config,
             catalog=split.catalog,
-            histories=_in_catalog(encoded.histories, encoded.catalog, split.catalog),
+            histories=in_catalog(encoded.histories, encoded.catalog, split.catalog),
             models={},
-            facts={
-                "source": source.name,
-                "fingerprint": fingerprint(source.purchases),
-                "time_kind": source.purchases.time_kind,
-                "basket_kind": source.purchases.basket_kind,
-                "read_options": _read_facts(options or ReadOptions()),
-                "rows": {
-                    "in": source.purchases.counts.rows_in,
-                    "kept": source.purchases.counts.kept,
-                    "rejected": source.purchases.counts.rejected,
-                    "duplicates": source.purchases.counts.duplicates,
-                },
-            },
+            facts=_facts(source, options),
         )
-        predictor.split, predictor.source = split, source
-        train = _mapped(split.train, run_folder)
-        for name in config.models:
-            predictor._fit_one(name, replace(split, train=train), run_folder, progress)
+        predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
+        with nullcontext() if run_folder is None else run_lock(run_folder):
+            train = _mapped(split.train, run_folder)
+            for name, model in models.items():
+                predictor._fit_one(name, model, replace(split, train=train), progress)
         predictor.facts |= predictor._scores(split)
         return predictor
 
-    def _fit_one(
-        self, name: str, split: Split, run_folder: Path | None, progress: Progress
-    ) -> None:
-        """Fit a model by its registry name; `lstm-rnn-tensorflow` is `lstm-rnn` on that engine."""
-        kind = name.removesuffix(_TENSORFLOW)
-        settings = dict(self.config.options.get(kind, {}))
-        if name != kind:
-            settings["engine"] = "tensorflow"
-        folder = None if run_folder is None else run_folder / name
-        fit_options = FitOptions(
-            seed=self.config.seed, epochs=self.config.epochs, run_folder=folder, progress=progress
+    def _fit_one(self, name: str, model: Model, split: Split, progress: Progress) -> None:
+        """Fit a model and score it on validation and test."""
+        options = FitOptions(
+            seed=self.config.seed,
+            epochs=self.config.epochs,
+            run_folder=None if self._run_folder is None else self._run_folder / name,
+            progress=progress,
         )
         progress.about(name)
         started = time.monotonic()
-        model = create(kind, **settings).fit(
-            split.train, split.validation, split.catalog, fit_options
-        )
+        model.fit(split.train, split.validation, split.catalog, options)
         seconds = time.monotonic() - started
         policy = RepeatPolicy.parse(self.config.repeat)
         validation = evaluate(
             model, split.validation, split.catalog, repeat=policy, num_resamples=0
         )
-        test = evaluate(model, split.test, split.catalog, repeat=policy, seed=self.config.seed)
+        test = evaluate(
+            model, split.test, split.catalog, repeat=policy, seed=self.config.seed,
+            progress=progress,
+        )  # fmt: skip
+        if self._limited_world is not None:
+            test.metrics["expected_accuracy"] = self._limited_world.expected_accuracy(
+                test.first_offers, split.test, split.catalog
+            )
         self.models[name] = model
         self.leaderboard.append(
             LeaderboardRow(model=name, fit_seconds=seconds, validation=validation, test=test)
         )
 
+    @property
+    def _limited_world(self) -> World | None:
+        """The world that the data come from, if its limit holds for what is asked."""
+        if self.source is None or self.config.level != "item" or self.config.repeat != "allow":
+            return None
+        return self.source.world
+
     def _scores(self, split: Split) -> dict[str, Any]:
-        world = self.source.world if self.source is not None else None
-        has_limit = (
-            world is not None and self.config.level == "item" and self.config.repeat == "allow"
-        )
+        world = self._limited_world
         return {
             "protocol": {
                 "split": split.name,
@@ -198,7 +174,7 @@ class Predictor:
                 "repeat": self.config.repeat,
                 "candidates": f"all {len(split.catalog):,} items of the catalog",
             },
-            "limit": world.limit(split.test, split.catalog) if world and has_limit else None,
+            "limit": None if world is None else world.limit(split.test, split.catalog),
             "leaderboard": [row.as_dict() for row in self.leaderboard],
         }
 
@@ -245,35 +221,12 @@ class Predictor:
             moments = None if as_of is None else as_of[start : start + chunk]
             raw = self.models[name].log_probabilities(rows, moments)
             scores = apply_repeat_policy(raw, rows, moments, policy)
-            frames.append(self._tidy(rows, *top_k(scores, k)))
+            frames.append(predictions_table(rows, self.catalog, *top_k(scores, k)))
         return pl.concat(frames)
-
-    def _tidy(self, histories: Histories, items: Any, scores: Any) -> pl.DataFrame:
-        num_users, k = items.shape
-        flat = items.ravel()
-        table = pl.DataFrame(
-            {
-                columns.USER: np.repeat(histories.user_ids.to_numpy(), k),
-                columns.RANK: np.tile(np.arange(1, k + 1), num_users),
-            }
-        )
-        answers = self.catalog.ids(flat).with_columns(
-            pl.Series(columns.PROBABILITY, np.exp(scores.ravel().astype(np.float64))),
-            pl.Series(columns.REASON, _reasons(histories, items)),
-        )
-        return pl.concat([table, answers], how="horizontal").filter(pl.col(columns.PROBABILITY) > 0)
 
     def histories_of(self, user_ids: Sequence[str]) -> Histories:
         """The known histories of some users; empty for users that the log does not have."""
-        known = {user: place for place, user in enumerate(self.histories.user_ids)}
-        empty = len(known)
-        places = np.array([known.get(user, empty) for user in user_ids], dtype=np.int64)
-        with_empty = replace(
-            self.histories,
-            user_ids=self.histories.user_ids.append(pl.Series([""])),
-            offsets=np.append(self.histories.offsets, self.histories.offsets[-1]),
-        )
-        return replace(with_empty.take(places), user_ids=pl.Series(list(user_ids), dtype=pl.String))
+        return self.histories.of_users(user_ids)
 
     def encode_histories(
         self, data: Any, options: ReadOptions | None = None
@@ -285,7 +238,7 @@ class Predictor:
         """
         purchases = load_source(data, options=options or self.read_options()).purchases
         encoded = encode(purchases, level=self.config.level)
-        histories = _in_catalog(encoded.histories, encoded.catalog, self.catalog)
+        histories = in_catalog(encoded.histories, encoded.catalog, self.catalog)
         return histories, encoded.histories.num_purchases - histories.num_purchases
 
     def read_options(self) -> ReadOptions:
@@ -306,7 +259,7 @@ class Predictor:
         encoded = encode(source.purchases, level=self.config.level)
         name = self.facts["protocol"]["split"]
         split = choose_split(name, encoded.catalog, encoded.histories, seed=self.config.seed)
-        cases = _cases_in_catalog(split.test, split.catalog, self.catalog)
+        cases = split.test.in_catalog(split.catalog, self.catalog)
         policy = RepeatPolicy.parse(self.config.repeat)
         return {
             name: evaluate(model, cases, self.catalog, repeat=policy, seed=self.config.seed)
@@ -314,7 +267,10 @@ class Predictor:
         }
 
     def save(self, directory: Path) -> Path:
-        """Publish a bundle in `directory`; returns the folder of the new version."""
+        """Publish a bundle in `directory`; returns the folder of the new version.
+
+        The checkpoints of the run are removed then: the same command later begins anew.
+        """
         facts = self.facts | {
             "config": self.config.model_dump(mode="json"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -324,10 +280,14 @@ class Predictor:
             }
             | {"nextbuy": __version__},
         }
-        return save_bundle(
-            directory,
-            Bundle(catalog=self.catalog, models=self.models, facts=facts, histories=self.histories),
+        bundle = Bundle(
+            catalog=self.catalog, models=self.models, facts=facts, histories=self.histories
         )
+        published = save_bundle(directory, bundle)
+        if self._run_folder is not None:
+            for name in self.models:
+                clear_checkpoints(self._run_folder / name)
+        return published
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -338,9 +298,9 @@ class Predictor:
         """
         bundle = load_bundle(directory)
         try:
-            config = PredictorConfig.model_validate(bundle.facts["config"])
-        except (KeyError, ValidationError) as error:
-            raise ConfigError(f"The bundle in {directory} has no usable config: {error}") from error
+            config = PredictorConfig.of(**bundle.facts["config"])
+        except (KeyError, TypeError, ConfigError) as error:
+            raise BundleError(f"The bundle in {directory} has no usable config: {error}") from error
         return cls(
             config=config,
             catalog=bundle.catalog,
@@ -359,6 +319,24 @@ def split_name(asked: SplitName, source: Source) -> str:
     return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
 
 
+def _facts(source: Source, options: ReadOptions) -> dict[str, Any]:
+    """What was read, and how."""
+    purchases = source.purchases
+    return {
+        "source": source.name,
+        "fingerprint": fingerprint(purchases),
+        "time_kind": purchases.time_kind,
+        "basket_kind": purchases.basket_kind,
+        "read_options": _read_facts(options),
+        "rows": {
+            "in": purchases.counts.rows_in,
+            "kept": purchases.counts.kept,
+            "rejected": purchases.counts.rejected,
+            "duplicates": purchases.counts.duplicates,
+        },
+    }
+
+
 def _read_facts(options: ReadOptions) -> dict[str, Any]:
     """The options that say how a log is read, as JSON; not its limits, nor a pretended present."""
     skipped = {"now", "limits"}
@@ -371,36 +349,3 @@ def _mapped(histories: Histories, run_folder: Path | None) -> Histories:
         return histories
     histories.save(run_folder / "histories")
     return Histories.load(run_folder / "histories")
-
-
-def _index_map(old: Catalog, new: Catalog) -> np.ndarray[Any, np.dtype[np.int32]]:
-    found = new.indices(old.table[columns.ITEM], old.table[columns.PLATFORM])
-    return np.concatenate([[0], found]).astype(np.int32)
-
-
-def _in_catalog(histories: Histories, old: Catalog, new: Catalog) -> Histories:
-    items = _index_map(old, new)[histories.items]
-    return histories.with_items(items).keep(items != UNKNOWN)
-
-
-def _cases_in_catalog(cases: Cases, old: Catalog, new: Catalog) -> Cases:
-    targets = np.append(_index_map(old, new), UNKNOWN)[cases.target_items]
-    return replace(cases, histories=_in_catalog(cases.histories, old, new), target_items=targets)
-
-
-def _reasons(histories: Histories, items: Any) -> list[str]:
-    """Why an item is there, from the user's own history."""
-    reasons = []
-    for user, row in enumerate(items):
-        own = slice(histories.offsets[user], histories.offsets[user + 1])
-        bought, times = histories.items[own], histories.times[own]
-        for item in row:
-            when = times[bought == item]
-            if len(when) == 0:
-                reasons.append("new to this user")
-            elif histories.time_kind == "dates":
-                day = datetime.fromtimestamp(int(when[-1]) / 1e6, tz=UTC).date()
-                reasons.append(f"bought {len(when)}x, last on {day}")
-            else:
-                reasons.append(f"bought {len(when)}x before")
-    return reasons

@@ -1,0 +1,6 @@
+"""What a user holds: fit on a log, read the scores, predict, save, load."""
+
+from nextbuy.predictor.config import PredictorConfig
+from nextbuy.predictor.predictor import LeaderboardRow, Predictor
+
+__all__ = ["LeaderboardRow", "Predictor", "PredictorConfig"]

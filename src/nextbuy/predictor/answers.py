@@ -1,0 +1,60 @@
+"""Answers as people read them: original ids, probabilities, and a reason beside each.
+
+Legend: U users, k offers.
+"""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from nextbuy import columns
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import Float32, Histories, Int32
+
+
+def predictions_table(
+    histories: Histories, catalog: Catalog, items: Int32, log_probabilities: Float32
+) -> pl.DataFrame:
+    """Offers as a tidy table, one row an offer.
+
+    Args:
+        histories: Who was asked about, length U.
+        catalog: What the item indices refer to.
+        items: Best first, shape [U, k].
+        log_probabilities: Of the items, shape [U, k]; an offer without any probability is left out.
+
+    Returns:
+        Columns `user_id, rank, item_id, platform, category, probability, reason`.
+    """
+    num_users, k = items.shape
+    table = pl.DataFrame(
+        {
+            columns.USER: np.repeat(histories.user_ids.to_numpy(), k),
+            columns.RANK: np.tile(np.arange(1, k + 1), num_users),
+        },
+        schema={columns.USER: pl.String, columns.RANK: pl.Int64},
+    )
+    answers = catalog.ids(items.ravel()).with_columns(
+        pl.Series(columns.PROBABILITY, np.exp(log_probabilities.ravel().astype(np.float64))),
+        pl.Series(columns.REASON, reasons(histories, items), dtype=pl.String),
+    )
+    return pl.concat([table, answers], how="horizontal").filter(pl.col(columns.PROBABILITY) > 0)
+
+
+def reasons(histories: Histories, items: Int32) -> list[str]:
+    """Why each item of [U, k] is there, from the user's own history; length U * k."""
+    words = []
+    for user, row in enumerate(items):
+        own = slice(histories.offsets[user], histories.offsets[user + 1])
+        bought, times = histories.items[own], histories.times[own]
+        for item in row:
+            when = times[bought == item]
+            if len(when) == 0:
+                words.append("new to this user")
+            elif histories.time_kind == "dates":
+                day = datetime.fromtimestamp(int(when[-1]) / 1e6, tz=UTC).date()
+                words.append(f"bought {len(when)}x, last on {day}")
+            else:
+                words.append(f"bought {len(when)}x before")
+    return words

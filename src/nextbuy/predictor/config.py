@@ -1,0 +1,73 @@
+"""What a predictor is made of."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nextbuy.data.catalog import Level
+from nextbuy.errors import ConfigError
+from nextbuy.models.protocol import Model
+from nextbuy.models.registry import create
+from nextbuy.splitting.repeat import RepeatPolicy
+
+SplitName = Literal["auto", "temporal", "leave-last-out", "held-out-users"]
+DEFAULT_MODELS = ("popularity", "personal-frequency", "lstm-rnn")
+_TENSORFLOW = "-tensorflow"
+
+
+class PredictorConfig(BaseModel):
+    """What a predictor is made of; unknown keys are errors.
+
+    Model entries are names of the registry; `options` gives a model's own config by its name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = Field(default=DEFAULT_MODELS, min_length=1)
+    level: Level = "item"
+    split: SplitName = "auto"
+    repeat: str = "allow"
+    epochs: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("models")
+    @classmethod
+    def _are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"a model is named twice in {', '.join(value)}")
+        return value
+
+    @field_validator("repeat")
+    @classmethod
+    def _is_a_policy(cls, value: str) -> str:
+        RepeatPolicy.parse(value)
+        return value
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """A config from plain values, as they come from flags or files.
+
+        Raises:
+            ConfigError: In one line, for any value or key that is wrong.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the config"
+            raise ConfigError(f"{place}: {first['msg']} (got {first['input']!r}).") from error
+
+
+def create_model(name: str, config: PredictorConfig) -> Model:
+    """A model by the name it is shown under; `lstm-rnn-tensorflow` is `lstm-rnn` on that engine.
+
+    Raises:
+        ConfigError: If there is no such model, or its options are wrong.
+    """
+    kind = name.removesuffix(_TENSORFLOW)
+    settings = dict(config.options.get(kind, {}))
+    if name != kind:
+        settings["engine"] = "tensorflow"
+    return create(kind, **settings)
