@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextbuy.data.histories import Histories
-from nextbuy.errors import TrainingError
+from nextbuy.errors import ConfigError, TrainingError
 from nextbuy.training.batches import cut_into_windows, epoch_batches, num_batches
+from nextbuy.training.engine import TrainingConfig
 
 item_lists = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8).filter(any)
 
@@ -120,3 +121,11 @@ def test_shuffling_histories_changes_their_order():
     (batch,) = epoch_batches(histories, windows, tokens=50, seed=0, epoch=0, shuffle_histories=True)
     assert batch.targets[0].tolist() != list(range(1, 40))
     assert batch.inputs[0].tolist() == [0, *batch.targets[0, :-1].tolist()]
+
+
+def test_the_learning_rate_follows_from_the_size_of_the_catalog_unless_it_is_told():
+    rates = [TrainingConfig().decided(num_items).peak_rate for num_items in (47, 5000)]
+    assert rates[0] > rates[1]
+    assert TrainingConfig(learning_rate=0.5).decided(5000).peak_rate == 0.5
+    with pytest.raises(ConfigError, match="not decided"):
+        _ = TrainingConfig().peak_rate

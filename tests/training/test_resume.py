@@ -159,7 +159,9 @@ def run_broken(engine, folder=None, **config):
     from nextbuy.training.engine import TrainingConfig
     from tests.training.small_run import small_histories
 
-    settings = TrainingConfig(**({"tokens": 128, "epochs": 2, "checkpoint_seconds": 0} | config))
+    settings = TrainingConfig(
+        **({"tokens": 128, "learning_rate": 0.01, "epochs": 2, "checkpoint_seconds": 0} | config)
+    )
     return train(engine, small_histories(60), None, settings, seed=0, run_folder=folder)
 
 
@@ -321,7 +323,7 @@ def test_early_stopping_keeps_the_best_epoch_and_stops_after_its_patience(tmp_pa
     from tests.training.small_run import small_histories
 
     engine = BrokenEngine([1.0] * 1000)
-    config = TrainingConfig(tokens=128, epochs=6, patience=2)
+    config = TrainingConfig(tokens=128, learning_rate=0.01, epochs=6, patience=2)
     result = train(
         engine, small_histories(60), lambda _: next(validation), config, seed=0,
         run_folder=tmp_path,

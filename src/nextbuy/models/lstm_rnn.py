@@ -67,7 +67,7 @@ class LstmRnn:
     ) -> Self:
         """Train; keep the weights of the epoch with the best validation loss. See `Model.fit`."""
         config = self.config
-        training = config.training
+        training = config.training.decided(len(catalog))
         if options.epochs is not None:
             training = training.model_copy(update={"epochs": options.epochs})
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)

@@ -1,7 +1,7 @@
 """What the training loop asks of an engine; torch and TensorFlow both answer."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from nextbuy.training.batches import Batch
 EngineName = Literal["torch", "tensorflow"]
 Arrays = dict[str, NDArray[Any]]
 
+_FEW_ITEMS: Final = 100
+_RATE_OF_FEW: Final = 1e-2
+_RATE_OF_MANY: Final = 3e-3
+
 
 class TrainingConfig(BaseModel):
     """How a network is trained; unknown keys are errors."""
@@ -22,7 +26,11 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=6, ge=1, description="passes over the training histories")
-    learning_rate: float = Field(default=1e-2, gt=0, description="peak of the schedule")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="peak of the schedule; None lets the size of the catalog decide",
+    )
     tokens: int = Field(default=2048, ge=1, description="positions in a batch, about")
     longest_window: int = Field(default=256, ge=2, description="purchases a position can look back")
     beta2: float = Field(default=0.99, gt=0, lt=1, description="decay of Adam's second moment")
@@ -41,6 +49,29 @@ class TrainingConfig(BaseModel):
         "None lets the size of the catalog decide",
     )
     checkpoint_seconds: float = Field(default=30.0, ge=0, description="time between checkpoints")
+
+    def decided(self, num_items: int) -> "TrainingConfig":
+        """The same config with a learning rate for a catalog of this size, unless it has one.
+
+        With few items every step moves every item, and a high rate is the fastest. With many, most
+        items are seen seldom; Adam then moves them by about the rate in each step after they were
+        seen, whatever the gradient, and a high rate throws them about.
+        """
+        if self.learning_rate is not None:
+            return self
+        rate = _RATE_OF_FEW if num_items <= _FEW_ITEMS else _RATE_OF_MANY
+        return self.model_copy(update={"learning_rate": rate})
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate at the peak of the schedule.
+
+        Raises:
+            ConfigError: If it is not decided.
+        """
+        if self.learning_rate is None:
+            raise ConfigError("The learning rate is not decided: give one, or call decided().")
+        return self.learning_rate
 
 
 class Engine(Protocol):
@@ -90,6 +121,7 @@ def create_engine(
         ConfigError: If there is no such engine or no such device.
         MissingExtraError: If the engine's library is not installed.
     """
+    config = config.decided(len(item_counts))
     sampler = ItemSampler.create(config, item_counts, seed)
     if name == "torch":
         from nextbuy.training.torch_engine import TorchEngine

@@ -135,7 +135,7 @@ class _Run:
             shuffle_histories=self.config.shuffle == "histories",
         )  # fmt: skip
         for batch in batches:
-            rate = warm_up_then_cosine(state.step, num_steps, peak=self.config.learning_rate)
+            rate = warm_up_then_cosine(state.step, num_steps, peak=self.config.peak_rate)
             loss = self._step(batch, rate, state)
             state = replace(
                 state,
@@ -170,7 +170,7 @@ class _Run:
             raise NonFiniteLossError(
                 f"The loss is {loss} in step {state.step} (epoch {state.epoch}, batch "
                 f"{state.batch}); the step was not taken. Lower --learning-rate from "
-                f"{self.config.learning_rate}."
+                f"{self.config.peak_rate}."
             )
         return loss
 

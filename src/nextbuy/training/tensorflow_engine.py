@@ -158,7 +158,7 @@ class TensorFlowEngine:
         self._network.load_weights(weights)
         self._variables = list(self._network.variables().values())
         self._optimizer = keras.optimizers.AdamW(
-            learning_rate=config.learning_rate,
+            learning_rate=config.peak_rate,
             beta_1=0.9,
             beta_2=config.beta2,
             epsilon=1e-8,

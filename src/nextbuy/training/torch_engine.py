@@ -56,7 +56,7 @@ class TorchEngine:
         )
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
-            lr=config.learning_rate,
+            lr=config.peak_rate,
             betas=(0.9, config.beta2),
             weight_decay=config.weight_decay,
             fused=True,
