@@ -142,6 +142,9 @@ class LstmRnn:
     def load(cls, folder: Path, catalog: Catalog) -> Self:
         """Read what `save` wrote; see `Model.load`."""
         stored = storage.read_json(folder / "config.json")
+        if not isinstance(stored, dict) or set(stored) != {"config", "shape"}:
+            found = sorted(stored) if isinstance(stored, dict) else type(stored).__name__
+            raise BundleError(f"{folder / 'config.json'} has {found}; expected config and shape.")
         try:
             model = cls(LstmRnnConfig.model_validate(stored["config"]))
             shape = LstmRnnShape.model_validate(stored["shape"])

@@ -1,1 +1,5 @@
-"""Contract tests that every model must pass; public, so that outsiders can use them."""
+"""For authors of models: the contract that every model keeps, as tests to inherit."""
+
+from nextbuy.testing.contract import ModelContract
+
+__all__ = ["ModelContract"]

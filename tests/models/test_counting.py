@@ -1,0 +1,79 @@
+"""Popularity and personal frequency, by hand and against a plain twin."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from nextbuy.data.histories import UNKNOWN, Histories
+from nextbuy.models.personal_frequency import PersonalFrequency, PersonalFrequencyConfig
+from nextbuy.models.popularity import Popularity, PopularityConfig
+from nextbuy.models.protocol import FitOptions
+from nextbuy.testing.contract import cases_of, small_catalog
+
+NOTHING = cases_of(Histories.from_lists([]), [], as_of=None)
+
+
+def fitted(model, train, validation=NOTHING, num_items=4):
+    histories = Histories.from_lists(train)
+    return model.fit(histories, validation, small_catalog(num_items), FitOptions())
+
+
+def probabilities(model, *histories):
+    return np.exp(model.log_probabilities(Histories.from_lists(list(histories)), None))[:, 1:]
+
+
+def test_popularity_by_hand():
+    model = fitted(Popularity(), [[1, 1, 2], [1, 3]])  # 3, 1, 1, 0 and one more each: of 9
+    expected = [4 / 9, 2 / 9, 2 / 9, 1 / 9]
+    np.testing.assert_allclose(probabilities(model, [], [4, 4]), [expected] * 2, rtol=1e-6)
+
+
+def test_smoothing_changes_popularity():
+    model = fitted(Popularity(PopularityConfig(smoothing=0.5)), [[1, 1, 2], [1, 3]])
+    assert probabilities(model, [])[0, 3] == pytest.approx(0.5 / 7)
+
+
+def test_personal_frequency_by_hand():
+    config = PersonalFrequencyConfig(trust=0.8, half_length=2.0)
+    model = fitted(PersonalFrequency(config), [[1, 1, 2], [1, 3]])
+    popular = np.array([4, 2, 2, 1]) / 9
+    own = 0.8 * 4 / (4 + 2)
+    expected = (1 - own) * popular + own * np.array([0, 0, 1, 3]) / 4
+    np.testing.assert_allclose(probabilities(model, [4, 3, 4, 4])[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(probabilities(model, [])[0], popular, rtol=1e-5)
+
+
+def test_trust_and_half_length_are_those_with_the_best_validation_likelihood():
+    """A slow twin looks at every pair of a finer grid, too; none is better by much."""
+    rng = np.random.default_rng(0)
+    train = [rng.choice([1, 2, 3, 4], rng.integers(1, 9)).tolist() for _ in range(30)]
+    targets = [[row[-1] if rng.random() < 0.7 else int(rng.integers(1, 5))] for row in train]
+    targets[0] = [UNKNOWN]
+    validation = cases_of(Histories.from_lists(train), targets, as_of=None)
+    model = fitted(PersonalFrequency(), train, validation)
+
+    def loss(trust, half):
+        counts = Counter(item for row in train for item in row)
+        total = 0.0
+        for row, (target,) in zip(train, targets, strict=True):
+            if target == UNKNOWN:
+                continue
+            own = trust * len(row) / (len(row) + half)
+            popular = (counts[target] + 1) / (sum(counts.values()) + 4)
+            total -= math.log((1 - own) * popular + own * row.count(target) / len(row))
+        return total / 29
+
+    chosen = loss(model.config.trust, model.config.half_length)
+    grid = [(t, h) for t in np.linspace(0.01, 0.99, 50) for h in [0, *np.geomspace(0.3, 1000, 40)]]
+    assert chosen <= min(loss(t, h) for t, h in grid) + 0.01
+    assert chosen < loss(0.0, 1.0)  # better than popularity
+
+
+def test_where_nobody_repeats_the_own_history_is_not_trusted():
+    train = [[1, 2], [2, 3], [3, 4], [4, 1]] * 10
+    targets = [[3], [4], [1], [2]] * 10
+    validation = cases_of(Histories.from_lists(train), targets, as_of=None)
+    model = fitted(PersonalFrequency(), train, validation)
+    assert probabilities(model, [1, 2])[0] == pytest.approx([0.25] * 4, abs=0.01)
