@@ -144,7 +144,7 @@ def _write_histories(folder: Path, histories: Histories) -> None:
 
 def _read_histories(folder: Path, time_kind: Any, num_items: int) -> Histories:
     arrays = storage.read_arrays(folder / "histories.safetensors")
-    user_ids = pl.read_parquet(folder / "users.parquet")["user_id"]
+    user_ids = _read_users(folder / "users.parquet")
     try:
         histories = Histories(user_ids=user_ids, time_kind=time_kind, **arrays)
     except TypeError as error:
@@ -159,6 +159,16 @@ def _read_histories(folder: Path, time_kind: Any, num_items: int) -> Histories:
             f"The histories in {folder} name item {int(items.max())}, the catalog has {num_items}."
         )
     return histories
+
+
+def _read_users(path: Path) -> pl.Series:
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BundleError(f"{path} is no readable Parquet file: {error}") from error
+    if table.schema != {"user_id": pl.String} or table["user_id"].null_count():
+        raise BundleError(f"{path} has {dict(table.schema)}; expected user_id as text, no nulls.")
+    return table["user_id"]
 
 
 def _without_nan(value: Any) -> Any:
