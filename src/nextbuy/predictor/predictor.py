@@ -166,14 +166,7 @@ class Predictor:
     def _scores(self, split: Split) -> dict[str, Any]:
         world = self._limited_world
         return {
-            "protocol": {
-                "split": split.name,
-                "description": split.description,
-                "warning": split.warning,
-                "level": self.config.level,
-                "repeat": self.config.repeat,
-                "candidates": f"all {len(split.catalog):,} items of the catalog",
-            },
+            "protocol": _protocol(split, self.config),
             "limit": None if world is None else world.limit(split.test, split.catalog),
             "leaderboard": [row.as_dict() for row in self.leaderboard],
         }
@@ -317,6 +310,18 @@ def split_name(asked: SplitName, source: Source) -> str:
     if source.name == "world:uniform":
         return "held-out-users"
     return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
+
+
+def _protocol(split: Split, config: PredictorConfig) -> dict[str, Any]:
+    """How the scores are obtained."""
+    return {
+        "split": split.name,
+        "description": split.description,
+        "warning": split.warning,
+        "level": config.level,
+        "repeat": config.repeat,
+        "candidates": f"all {len(split.catalog):,} items of the catalog",
+    }
 
 
 def _facts(source: Source, options: ReadOptions) -> dict[str, Any]:
