@@ -124,8 +124,8 @@ def test_shuffling_histories_changes_their_order():
 
 
 def test_the_learning_rate_follows_from_the_size_of_the_catalog_unless_it_is_told():
-    rates = [TrainingConfig().decided(num_items).peak_rate for num_items in (47, 5000)]
-    assert rates[0] > rates[1]
+    rates = [TrainingConfig().decided(size).peak_rate for size in (47, 5000, 90_000)]
+    assert rates[0] > rates[1] > rates[2]
     assert TrainingConfig(learning_rate=0.5).decided(5000).peak_rate == 0.5
     with pytest.raises(ConfigError, match="not decided"):
         _ = TrainingConfig().peak_rate

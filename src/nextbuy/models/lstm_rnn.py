@@ -94,13 +94,15 @@ class LstmRnn:
         network = LstmRnnNetwork(shape)
         options.progress.advance(1, {})
 
+        can_validate = bool((validation.target_items != UNKNOWN).any())
+
         def validate(weights: Weights) -> float:
             network.load_weights(weights)
             return _validation_loss(network, validation, training.longest_window)
 
         def run(folder: Path | None) -> TrainingResult:
             return _train(
-                engine, train, validate if len(validation) else None, training,
+                engine, train, validate if can_validate else None, training,
                 seed=options.seed, run_folder=folder,
                 identity=_identity(config, training, shape, train, options.seed),
                 progress=options.progress,

@@ -48,16 +48,17 @@ class PersonalFrequency:
 
     def __init__(self, config: PersonalFrequencyConfig | None = None) -> None:
         self.config = config or PersonalFrequencyConfig()
+        self._asked = self.config  # what the first fit chose must not bind the second
         self._log_popularity: Float32 | None = None
 
     def fit(
         self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
     ) -> Self:
         """Count, and choose how far to trust a history; see `Model.fit`."""
-        self._log_popularity = log_popularity(train, len(catalog), self.config.smoothing)
-        trust, half_length = _choose(validation, np.exp(self._log_popularity), self.config)
+        self._log_popularity = log_popularity(train, len(catalog), self._asked.smoothing)
+        trust, half_length = _choose(validation, np.exp(self._log_popularity), self._asked)
         chosen = {"trust": trust, "half_length": half_length}
-        self.config = self.config.model_copy(update=chosen)
+        self.config = self._asked.model_copy(update=chosen)
         return self
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
@@ -70,8 +71,11 @@ class PersonalFrequency:
         popularity = np.exp(self._log_popularity.astype(np.float64))
         mixture = ((1.0 - weights)[:, None] * popularity).astype(np.float32)
         share = np.divide(weights, lengths, out=np.zeros_like(weights), where=lengths > 0)
-        owners = histories.owners
-        np.add.at(mixture, (owners, histories.items), share[owners].astype(np.float32))
+        # Counted first: adding 1 / n to a float32 n times drifts away from 1 when n is large.
+        width = mixture.shape[1]
+        pairs, counts = np.unique(histories.owners * width + histories.items, return_counts=True)
+        users, items = np.divmod(pairs, width)
+        mixture[users, items] += (share[users] * counts).astype(np.float32)
         with np.errstate(divide="ignore"):  # padding has probability 0
             return np.log(mixture, out=mixture)
 
@@ -109,7 +113,10 @@ def _choose(
     known = validation.target_items != UNKNOWN
     owners, targets = owners[known], validation.target_items[known].astype(np.int64)
     if len(targets) == 0:
-        return (config.trust or 0.5), (config.half_length or 1.0)
+        return (
+            0.5 if config.trust is None else config.trust,
+            1.0 if config.half_length is None else config.half_length,
+        )
     lengths = validation.histories.lengths.astype(np.float64)
     width = len(popularity)
     bought = np.sort(validation.histories.owners * width + validation.histories.items)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
+from nextbuy.errors import ConfigError
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 
@@ -30,12 +31,17 @@ class FitOptions:
     run_folder: Path | None = None
     progress: Progress = field(default_factory=SilentProgress)
 
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"Training takes at least 1 epoch, {self.epochs} were asked for.")
+
 
 class Model(Protocol):
     """Fitted on histories, gives log P(next item) over the whole catalog for any history.
 
     Works for a user never seen and for an empty history. Item indices that it did not learn still
-    get a probability above 0, so that a loss is finite.
+    get a probability above 0, so that a loss is finite. A row depends on its own history alone, and
+    not on the order of the purchases inside a basket. Fitting again forgets what was fitted before.
     """
 
     name: ClassVar[str]
@@ -76,7 +82,7 @@ def top_k(log_probabilities: Float32, k: int) -> tuple[Int32, Float32]:
 
     Args:
         log_probabilities: Shape [users, V + 1]; column 0 is padding and never returned.
-        k: At most V are returned.
+        k: At least 1; at most V are returned.
 
     Returns:
         Item indices and their log-probabilities, each of shape [users, min(k, V)].

@@ -54,7 +54,7 @@ def load(name: str, folder: Path, catalog: Catalog) -> Model:
 
 def _find(name: str) -> tuple[Any, str]:
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
+        near = difflib.get_close_matches(name.lower(), MODELS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"No model is called {name!r}.{hint} There is {', '.join(MODELS)}.")
     module, class_name = MODELS[name]

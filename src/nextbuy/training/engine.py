@@ -15,9 +15,9 @@ from nextbuy.training.batches import Batch
 EngineName = Literal["torch", "tensorflow"]
 Arrays = dict[str, NDArray[Any]]
 
-_FEW_ITEMS: Final = 100
-_RATE_OF_FEW: Final = 1e-2
-_RATE_OF_MANY: Final = 3e-3
+_RATES: Final = ((100, 1e-2), (10_000, 3e-3))
+_RATE_OF_MORE: Final = 1e-3
+"""Learning rates for catalogs of up to so many items, and for larger ones; docs/experiments.md."""
 
 
 class TrainingConfig(BaseModel):
@@ -59,7 +59,7 @@ class TrainingConfig(BaseModel):
         """
         if self.learning_rate is not None:
             return self
-        rate = _RATE_OF_FEW if num_items <= _FEW_ITEMS else _RATE_OF_MANY
+        rate = next((rate for most, rate in _RATES if num_items <= most), _RATE_OF_MORE)
         return self.model_copy(update={"learning_rate": rate})
 
     @property
