@@ -61,8 +61,9 @@ def test_train_with_json_prints_one_object_and_nothing_else(log, tmp_path, run):
     assert code == 0
     assert set(found) == {"bundle", "protocol", "rows", "limit", "leaderboard"}
     assert found["rows"]["in"] == found["rows"]["kept"] == shop_log().height
-    assert [row["model"] for row in found["leaderboard"]] == ["popularity", "personal-frequency"]
-    assert sum(row["weight"] for row in found["leaderboard"]) == 1
+    models = [row["model"] for row in found["leaderboard"]]
+    assert models == ["popularity", "personal-frequency", "blend"]
+    assert sum(row["weight"] or 0 for row in found["leaderboard"]) == pytest.approx(1)
     for row in found["leaderboard"]:
         assert {"loss", "accuracy", "precision", "recall", "ndcg@10"} <= set(row["test"])
         low, high = row["intervals"]["accuracy"]
@@ -76,7 +77,8 @@ def test_train_without_json_says_protocol_rows_scores_and_what_to_do_next(log, t
     assert code == 0
     assert f"rows in {shop_log().height:,} = kept" in err
     assert "protocol: temporal" in out
-    assert "personal-frequency is best on validation" in out
+    assert "blend is best on validation" in out
+    assert "blend = " in out
     assert f"next:   nextbuy predict {tmp_path / 'b'}" in out
 
 

@@ -67,7 +67,17 @@ def test_asking_changes_nothing(fitted):
 
 def test_the_best_model_is_chosen_on_validation(fitted):
     losses = {row.model: row.validation.metrics["loss"] for row in fitted.leaderboard}
-    assert fitted.best_model == min(losses, key=losses.__getitem__) == "personal-frequency"
+    assert fitted.best_model == min(losses, key=losses.__getitem__) == "blend"
+    assert losses["personal-frequency"] < losses["popularity"]
+
+
+def test_the_blend_is_weighed_on_validation_and_can_be_left_out(fitted):
+    weights = {row.model: row.weight for row in fitted.leaderboard}
+    assert weights["blend"] is None
+    assert weights["personal-frequency"] > weights["popularity"]
+    assert weights["personal-frequency"] + weights["popularity"] == pytest.approx(1)
+    alone = Predictor.fit(shop_log(), config=PredictorConfig(models=COUNTING, blend=False))
+    assert set(alone.models) == set(COUNTING)
 
 
 def test_evaluating_on_the_training_log_gives_the_scores_of_the_training(fitted):

@@ -63,7 +63,9 @@ def demo(
     source = f"world:{world}" if data is None else data
     if source == "world:market" and users is None:
         users = MARKET_USERS
-    config = PredictorConfig.of(models=_available_models(), level=level, epochs=epochs, seed=seed)
+    config = PredictorConfig.of(
+        models=_available_models(), blend=False, level=level, epochs=epochs, seed=seed
+    )
     with ProgressBar() as progress:
         predictor = Predictor.fit(
             read.source(source), config=config, options=read.options(), users=users,

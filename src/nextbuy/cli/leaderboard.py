@@ -42,6 +42,8 @@ def print_leaderboard(predictor: "Predictor") -> None:
     if facts.get("limit"):
         body.append(score_cells("limit of this world", facts["limit"], None))
     print_table(SCORE_COLUMNS, body, title="Test scores", bold=[0], dim=[len(rows)])
+    if facts.get("blend"):
+        print_line(f"blend = {predictor.blend_in_words}")
     test = rows[0]["test"]
     accuracy = rows[0]["intervals"].get("accuracy")
     if accuracy is not None:

@@ -82,13 +82,10 @@ def _network_options(
 
 def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:
     """The object of `--json`."""
-    best = predictor.best_model
     return {
         "bundle": str(version),
         "protocol": predictor.facts["protocol"],
         "rows": predictor.facts["rows"],
         "limit": predictor.facts["limit"],
-        "leaderboard": [
-            row | {"weight": float(row["model"] == best)} for row in predictor.facts["leaderboard"]
-        ],
+        "leaderboard": predictor.facts["leaderboard"],
     }

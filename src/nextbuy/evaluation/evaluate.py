@@ -17,7 +17,7 @@ from nextbuy.evaluation.slices import slices_of
 from nextbuy.metrics import bootstrap, calibration, classification, likelihood, ranking
 from nextbuy.metrics.calibration import Reliability
 from nextbuy.metrics.ranking import Float64
-from nextbuy.models.protocol import Model
+from nextbuy.models.protocol import FittedModel
 from nextbuy.progress import Progress
 from nextbuy.seeding import generator
 from nextbuy.splitting.cases import Cases, Split
@@ -53,7 +53,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model,
+    model: FittedModel,
     cases: Cases,
     catalog: Catalog,
     *,

@@ -22,7 +22,7 @@ from nextbuy.data.histories import (
 )
 from nextbuy.errors import TrainingError
 from nextbuy.metrics.ranking import MISSED, case_of_target
-from nextbuy.models.protocol import Model, top_k
+from nextbuy.models.protocol import FittedModel, top_k
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
@@ -96,7 +96,7 @@ class CaseScores:
 
 
 def score(
-    model: Model,
+    model: FittedModel,
     cases: Cases,
     catalog: Catalog,
     *,
@@ -152,7 +152,7 @@ def _empty_scores(cases: Cases, num_items: int, k: int) -> CaseScores:
 
 
 def _score_chunk(
-    model: Model, cases: Cases, chosen: Int64, repeat: RepeatPolicy, scores: CaseScores
+    model: FittedModel, cases: Cases, chosen: Int64, repeat: RepeatPolicy, scores: CaseScores
 ) -> None:
     """Fill the rows of the chosen cases into `scores`."""
     part = cases.take(chosen)

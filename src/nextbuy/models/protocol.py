@@ -36,7 +36,17 @@ class FitOptions:
             raise ConfigError(f"Training takes at least 1 epoch, {self.epochs} were asked for.")
 
 
-class Model(Protocol):
+class FittedModel(Protocol):
+    """What can be asked: a model that is fitted, or a blend of them."""
+
+    name: ClassVar[str]
+
+    def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
+        """See `Model.log_probabilities`."""
+        ...
+
+
+class Model(FittedModel, Protocol):
     """Fitted on histories, gives log P(next item) over the whole catalog for any history.
 
     Works for a user never seen and for an empty history. Item indices that it did not learn still

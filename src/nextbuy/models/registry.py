@@ -14,6 +14,12 @@ from nextbuy.models.protocol import Model
 MODELS: Final = {
     "popularity": ("nextbuy.models.popularity", "Popularity"),
     "personal-frequency": ("nextbuy.models.personal_frequency", "PersonalFrequency"),
+    "recency-popularity": ("nextbuy.models.recency_popularity", "RecencyPopularity"),
+    "markov": ("nextbuy.models.markov", "Markov"),
+    "item-knn": ("nextbuy.models.item_knn", "ItemKnn"),
+    "ease": ("nextbuy.models.ease", "Ease"),
+    "tifu-knn": ("nextbuy.models.tifu_knn", "TifuKnn"),
+    "up-cf": ("nextbuy.models.up_cf", "UpCf"),
     "lstm-rnn": ("nextbuy.models.lstm_rnn", "LstmRnn"),
 }
 """Module and class of each model; the config class is called like the class plus `Config`."""

@@ -28,6 +28,7 @@ class PredictorConfig(BaseModel):
     level: Level = "item"
     split: SplitName = "auto"
     repeat: str = "allow"
+    blend: bool = True
     epochs: int | None = Field(default=None, ge=1)
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)

@@ -1,10 +1,9 @@
 """The predictor: what a user holds. Fit on a log, read the scores, predict, save, load."""
 
 import importlib.metadata
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -21,37 +20,18 @@ from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.recoding import in_catalog
 from nextbuy.data.sources import Source, load_source
-from nextbuy.data.worlds.world import World
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
-from nextbuy.models.protocol import FitOptions, Model, top_k
+from nextbuy.models.blend import BLEND, Blend
+from nextbuy.models.protocol import FittedModel, Model, top_k
 from nextbuy.predictor.answers import predictions_table
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
+from nextbuy.predictor.fitting import LeaderboardRow, fit_and_score, limited_world
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
 from nextbuy.training.checkpoint import clear_checkpoints, run_lock
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class LeaderboardRow:
-    """One model's scores."""
-
-    model: str
-    fit_seconds: float
-    validation: Evaluation
-    test: Evaluation
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
-            "model": self.model,
-            "fit_seconds": round(self.fit_seconds, 2),
-            "validation": dict(self.validation.metrics),
-            "test": dict(self.test.metrics),
-            "intervals": {k: list(v) for k, v in self.test.intervals.items()},
-        }
 
 
 class Predictor:
@@ -69,8 +49,11 @@ class Predictor:
         self.config = config
         self.catalog = catalog
         self.histories = histories
-        self.models = dict(models)
+        self.models: dict[str, FittedModel] = dict(models)
+        self._members: dict[str, Model] = dict(models)
         self.facts = dict(facts)
+        if self.facts.get("blend"):
+            self.models[BLEND] = Blend(models, self.facts["blend"])
         self.leaderboard: list[LeaderboardRow] = []
         self.split: Split | None = None
         self.source: Source | None = None
@@ -120,62 +103,33 @@ class Predictor:
             facts=_facts(source, options),
         )
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
+        world = limited_world(source, config)
         with nullcontext() if run_folder is None else run_lock(run_folder):
-            train = _mapped(split.train, run_folder)
-            for name, model in models.items():
-                predictor._fit_one(name, model, replace(split, train=train), progress)
-        predictor.facts |= predictor._scores(split)
-        return predictor
-
-    def _fit_one(self, name: str, model: Model, split: Split, progress: Progress) -> None:
-        """Fit a model and score it on validation and test."""
-        options = FitOptions(
-            seed=self.config.seed,
-            epochs=self.config.epochs,
-            run_folder=None if self._run_folder is None else self._run_folder / name,
-            progress=progress,
-        )
-        progress.about(name)
-        started = time.monotonic()
-        model.fit(split.train, split.validation, split.catalog, options)
-        seconds = time.monotonic() - started
-        policy = RepeatPolicy.parse(self.config.repeat)
-        validation = evaluate(
-            model, split.validation, split.catalog, repeat=policy, num_resamples=0
-        )
-        test = evaluate(
-            model, split.test, split.catalog, repeat=policy, seed=self.config.seed,
-            progress=progress,
-        )  # fmt: skip
-        if self._limited_world is not None:
-            test.metrics["expected_accuracy"] = self._limited_world.expected_accuracy(
-                test.first_offers, split.test, split.catalog
+            mapped = replace(split, train=_mapped(split.train, run_folder))
+            fitted = fit_and_score(
+                models, mapped, config, run_folder=run_folder, world=world, progress=progress
             )
-        self.models[name] = model
-        self.leaderboard.append(
-            LeaderboardRow(model=name, fit_seconds=seconds, validation=validation, test=test)
-        )
-
-    @property
-    def _limited_world(self) -> World | None:
-        """The world that the data come from, if its limit holds for what is asked."""
-        if self.source is None or self.config.level != "item" or self.config.repeat != "allow":
-            return None
-        return self.source.world
-
-    def _scores(self, split: Split) -> dict[str, Any]:
-        world = self._limited_world
-        return {
-            "protocol": _protocol(split, self.config),
+        predictor.models, predictor.leaderboard = fitted.models, fitted.rows
+        predictor._members = models
+        predictor.facts |= {
+            "protocol": _protocol(split, config),
             "limit": None if world is None else world.limit(split.test, split.catalog),
-            "leaderboard": [row.as_dict() for row in self.leaderboard],
+            "leaderboard": [row.as_dict() for row in fitted.rows],
+            "blend": fitted.weights,
         }
+        return predictor
 
     @property
     def best_model(self) -> str:
-        """The model with the lowest loss on validation."""
+        """The model with the lowest loss on validation: the blend, if there is one."""
         rows = self.facts["leaderboard"]
         return str(min(rows, key=lambda row: row["validation"]["loss"])["model"])
+
+    @property
+    def blend_in_words(self) -> str:
+        """`62 % tifu-knn, 38 % lstm-rnn`; empty without a blend."""
+        blend = self.models.get(BLEND)
+        return blend.in_words() if isinstance(blend, Blend) else ""
 
     def predict(
         self,
@@ -274,11 +228,11 @@ class Predictor:
             | {"nextbuy": __version__},
         }
         bundle = Bundle(
-            catalog=self.catalog, models=self.models, facts=facts, histories=self.histories
+            catalog=self.catalog, models=self._members, facts=facts, histories=self.histories
         )
         published = save_bundle(directory, bundle)
         if self._run_folder is not None:
-            for name in self.models:
+            for name in self._members:
                 clear_checkpoints(self._run_folder / name)
         return published
 

@@ -1,0 +1,137 @@
+"""Fit every model, blend them, and score each on validation and test."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextbuy.data.sources import Source
+from nextbuy.data.worlds.world import World
+from nextbuy.evaluation.evaluate import Evaluation, evaluate
+from nextbuy.models.blend import BLEND, Blend
+from nextbuy.models.protocol import FitOptions, FittedModel, Model
+from nextbuy.predictor.config import PredictorConfig
+from nextbuy.progress import Progress
+from nextbuy.splitting.cases import Split
+from nextbuy.splitting.repeat import RepeatPolicy
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LeaderboardRow:
+    """One model's scores.
+
+    Attributes:
+        model: Its name.
+        weight: Its share of the blend; None for the blend itself and where there is none.
+        fit_seconds: What fitting it took; for the blend, weighing its members.
+        validation: Scores on the cases that choices were made on.
+        test: Scores on the cases that were looked at once.
+    """
+
+    model: str
+    weight: float | None
+    fit_seconds: float
+    validation: Evaluation
+    test: Evaluation
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "model": self.model,
+            "weight": self.weight,
+            "fit_seconds": round(self.fit_seconds, 2),
+            "validation": dict(self.validation.metrics),
+            "test": dict(self.test.metrics),
+            "intervals": {k: list(v) for k, v in self.test.intervals.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Fitted:
+    """Models by name, the blend among them, their scores, and the weights of the blend."""
+
+    models: dict[str, FittedModel]
+    rows: list[LeaderboardRow]
+    weights: dict[str, float]
+
+
+def fit_and_score(
+    models: Mapping[str, Model],
+    split: Split,
+    config: PredictorConfig,
+    *,
+    run_folder: Path | None,
+    world: World | None,
+    progress: Progress,
+) -> Fitted:
+    """Fit the models one after the other, then blend them if there are several.
+
+    Args:
+        models: Not fitted yet.
+        split: Learn from its training histories, choose on its validation cases.
+        config: Of the predictor.
+        run_folder: For checkpoints, or None.
+        world: Where the cases come from, if its limit holds.
+        progress: Told about the long parts.
+    """
+    seconds: dict[str, float] = {}
+    fitted: dict[str, FittedModel] = dict(models)
+    for name, model in models.items():
+        progress.about(name)
+        options = FitOptions(
+            seed=config.seed,
+            epochs=config.epochs,
+            run_folder=None if run_folder is None else run_folder / name,
+            progress=progress,
+        )
+        started = time.monotonic()
+        model.fit(split.train, split.validation, split.catalog, options)
+        seconds[name] = time.monotonic() - started
+    weights: dict[str, float] = {}
+    if config.blend and len(models) > 1:
+        progress.about(BLEND)
+        started = time.monotonic()
+        blend = Blend.of(models, split.validation, progress)
+        seconds[BLEND] = time.monotonic() - started
+        weights, fitted[BLEND] = blend.weights, blend
+    rows = []
+    for name, answering in fitted.items():
+        progress.about(name)
+        validation, test = _score(answering, split, config, world, progress)
+        rows.append(
+            LeaderboardRow(
+                model=name,
+                weight=weights.get(name),
+                fit_seconds=seconds[name],
+                validation=validation,
+                test=test,
+            )
+        )
+    return Fitted(models=fitted, rows=rows, weights=weights)
+
+
+def _score(
+    model: FittedModel,
+    split: Split,
+    config: PredictorConfig,
+    world: World | None,
+    progress: Progress,
+) -> tuple[Evaluation, Evaluation]:
+    policy = RepeatPolicy.parse(config.repeat)
+    validation = evaluate(model, split.validation, split.catalog, repeat=policy, num_resamples=0)
+    test = evaluate(
+        model, split.test, split.catalog, repeat=policy, seed=config.seed, progress=progress
+    )
+    if world is not None:
+        test.metrics["expected_accuracy"] = world.expected_accuracy(
+            test.first_offers, split.test, split.catalog
+        )
+    return validation, test
+
+
+def limited_world(source: Source, config: PredictorConfig) -> World | None:
+    """The world that the data come from, if its limit holds for what is asked."""
+    if config.level != "item" or config.repeat != "allow":
+        return None
+    return source.world
