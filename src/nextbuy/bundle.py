@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nextbuy import storage
 from nextbuy.data.catalog import Catalog
@@ -21,7 +23,11 @@ from nextbuy.models import registry
 from nextbuy.models.protocol import Model
 
 FORMAT: Final = 1
-_ARRAYS: Final = ("items", "times", "baskets", "offsets", "prices", "quantities")
+_ARRAYS: Final = {
+    "items": np.int32, "times": np.int64, "baskets": np.int32, "offsets": np.int64,
+    "prices": np.float32, "quantities": np.float32,
+}  # fmt: skip
+_TEXT: Final = (pa.string(), pa.large_string(), pa.string_view())
 _KEYS: Final = {"format", "facts", "models", "time_kind"}
 
 
@@ -61,7 +67,7 @@ def save_bundle(directory: Path, bundle: Bundle) -> Path:
             model.save(folder / "models" / shown)
         facts = {
             "format": FORMAT,
-            "facts": _without_nan(bundle.facts),
+            "facts": _as_json(bundle.facts),
             "models": {shown: model.name for shown, model in bundle.models.items()},
             "time_kind": bundle.histories.time_kind,
         }
@@ -83,9 +89,11 @@ def load_bundle(path: Path) -> Bundle:
     """
     folder = _version_folder(path)
     try:
-        storage.verify(folder)
+        manifest = storage.verify(folder)
         stored = storage.read_json(folder / "nextbuy.json")
         _check_facts(stored, folder)
+        if manifest["facts"] != {"nextbuy_format": FORMAT}:
+            raise BundleError(f"{folder / storage.MANIFEST} has the facts {manifest['facts']}.")
         catalog = Catalog.load(folder / "catalog.parquet")
         histories = _read_histories(folder, stored["time_kind"], len(catalog))
         models = {
@@ -139,16 +147,21 @@ def _write_histories(folder: Path, histories: Histories) -> None:
     storage.write_arrays(
         folder / "histories.safetensors", {n: a for n, a in arrays.items() if a is not None}
     )
-    histories.user_ids.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
+    users = histories.user_ids.alias("user_id").to_frame().to_arrow()
+    pq.write_table(users, folder / "users.parquet", write_page_checksum=True)
 
 
 def _read_histories(folder: Path, time_kind: Any, num_items: int) -> Histories:
     arrays = storage.read_arrays(folder / "histories.safetensors")
     user_ids = _read_users(folder / "users.parquet")
+    wrong = [n for n, a in arrays.items() if a.ndim != 1 or a.dtype != _ARRAYS.get(n)]
     try:
         histories = Histories(user_ids=user_ids, time_kind=time_kind, **arrays)
     except TypeError as error:
         raise BundleError(f"{folder} has histories of arrays {sorted(arrays)}.") from error
+    if wrong:
+        found = {name: (str(arrays[name].dtype), arrays[name].shape) for name in wrong}
+        raise BundleError(f"The histories in {folder} have arrays of the wrong kind: {found}.")
     items, offsets = histories.items, histories.offsets
     sizes = {len(array) for name, array in arrays.items() if name != "offsets"}
     fits = len(offsets) == len(user_ids) + 1 and sizes == {int(offsets[-1])} and offsets[0] == 0
@@ -156,27 +169,34 @@ def _read_histories(folder: Path, time_kind: Any, num_items: int) -> Histories:
         raise BundleError(f"The histories in {folder} do not fit together.")
     if len(items) and (items.min() < 1 or items.max() > num_items):
         raise BundleError(
-            f"The histories in {folder} name item {int(items.max())}, the catalog has {num_items}."
+            f"The histories in {folder} name items {items.min()} to {items.max()}, "
+            f"the catalog has {num_items}."
         )
     return histories
 
 
 def _read_users(path: Path) -> pl.Series:
-    try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    try:  # by Arrow, which refuses damaged files where Polars panics
+        table = pq.read_table(path, page_checksum_verification=True)
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise BundleError(f"{path} is no readable Parquet file: {error}") from error
-    if table.schema != {"user_id": pl.String} or table["user_id"].null_count():
-        raise BundleError(f"{path} has {dict(table.schema)}; expected user_id as text, no nulls.")
-    return table["user_id"]
+    users = table.column(0) if table.column_names == ["user_id"] else None
+    if users is None or users.null_count or users.type not in _TEXT:
+        raise BundleError(f"{path} has {table.schema}; expected user_id as text, no nulls.")
+    return pl.Series("user_id", users)
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a score that does not exist is null."""
+def _as_json(value: Any) -> Any:
+    """JSON has no NaN, so a score that does not exist is null; nor has it bytes that are no text,
+    as a file may have in its name: they are written as `\\udce9`.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _without_nan(each) for key, each in value.items()}
+        return {str(key): _as_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [_as_json(each) for each in value]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -5,6 +5,7 @@ with size and SHA-256 of every file, fsync it and the folder, rename, fsync the 
 that verifies the manifest therefore sees the old state or the new one, never a mix.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -132,8 +133,7 @@ def read_arrays(path: Path, *, max_bytes: int = 1 << 40) -> dict[str, NDArray[An
     header = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
     if not 2 <= header <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise DamagedError(
-            f"{path} is no safetensors file: its header is said to have {header} bytes, "
-            f"the file has {len(data)}."
+            f"{path} is no safetensors file: a header of {header} bytes in {len(data)} bytes."
         )
     try:
         return {name: np.array(array) for name, array in load(data).items()}
@@ -158,6 +158,7 @@ def publish(
 
     Raises:
         StorageError: If the name is taken, or the disk refuses; the temporary folder is removed.
+        DamagedError: If `write` made something that `verify` would refuse.
     """
     target = parent / check_name(name)
     temporary = parent / f"tmp-{uuid.uuid4().hex}"
@@ -170,7 +171,7 @@ def publish(
         for file in files:
             _sync(file)
         failpoint("before_manifest")
-        entries = {str(f.relative_to(temporary)): _entry(f) for f in files}
+        entries = {_safe(f.relative_to(temporary).as_posix()): _entry(f) for f in files}
         manifest = {"format": MANIFEST_FORMAT, "files": entries, "facts": dict(facts or {})}
         write_json(temporary / MANIFEST, manifest)
         failpoint("after_manifest")
@@ -181,7 +182,11 @@ def publish(
             raise FileExistsError(errno.EEXIST, "File exists")
         temporary.rename(target)
         failpoint("after_rename")
-        _sync(parent)
+        try:
+            _sync(parent)
+        except OSError:
+            target.rename(temporary)  # what is not durable must not stay
+            raise
         failpoint("after_parent_fsync")
     except OSError as error:
         needed = _bytes_in(temporary)
@@ -199,17 +204,28 @@ def point_latest(parent: Path, name: str) -> None:
     Raises:
         StorageError: If the disk refuses; `LATEST` is what it was.
     """
-    temporary = parent / f"tmp-{uuid.uuid4().hex}.txt"
+    path, temporary = parent / LATEST, parent / f"tmp-{uuid.uuid4().hex}.txt"
+    content = check_name(name).encode() + b"\n"
     try:
+        before = path.read_bytes() if path.exists() else None
         failpoint("before_latest")
-        _write_synced(temporary, [check_name(name).encode(), b"\n"])
+        _write_synced(temporary, [content])
         failpoint("mid_latest")
-        temporary.rename(parent / LATEST)
+        temporary.rename(path)
         failpoint("after_latest")
-        _sync(parent)
+        try:
+            _sync(parent)
+        except OSError:
+            if before is None:
+                path.unlink()
+            else:
+                temporary.write_bytes(before)
+                temporary.rename(path)
+            raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(_why(error, parent / LATEST, len(name))) from error
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(_why(error, path, len(content))) from error
 
 
 def latest(parent: Path) -> str | None:
@@ -238,11 +254,14 @@ def verify(folder: Path) -> dict[str, Any]:
     if extra := sorted(found.keys() - entries.keys()):
         raise DamagedError(f"{folder / extra[0]} is not in the manifest; nothing may be added.")
     for name, (size, digest) in entries.items():
-        actual = found[name].stat().st_size
-        if actual != size:
-            raise DamagedError(f"{folder / name} has {actual} bytes, the manifest says {size}.")
-        if _sha256(found[name]) != digest:
-            raise DamagedError(f"{folder / name} was changed: its SHA-256 is not the manifest's.")
+        try:
+            actual = found[name].stat().st_size
+            if actual != size:
+                raise DamagedError(f"{folder / name} has {actual} bytes, the manifest says {size}.")
+            if _sha256(found[name]) != digest:
+                raise DamagedError(f"{folder / name} was changed: its SHA-256 is another.")
+        except OSError as error:
+            raise DamagedError(f"{folder / name} cannot be read: {error.strerror}.") from error
     return dict(manifest)
 
 
@@ -271,6 +290,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _safe(path: str) -> str:
+    for part in path.split("/"):
+        check_name(part)
+    return path
+
+
 def _files_of(folder: Path) -> list[Path]:
     """All files below a folder; refuses links, devices and the like."""
     files = []
@@ -288,15 +313,15 @@ def _files_of(folder: Path) -> list[Path]:
 def _read_regular(path: Path, max_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DamagedError(f"{path} is not a regular file.")
+            if status.st_size > max_bytes:
+                raise DamagedError(f"{path} has {status.st_size} bytes of at most {max_bytes}.")
+            return file.read(status.st_size)
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedError(f"{path} is not a regular file.")
-        if status.st_size > max_bytes:
-            raise DamagedError(f"{path} has {status.st_size} bytes; at most {max_bytes} are read.")
-        return file.read(status.st_size)
 
 
 def _check_depth(data: bytes, max_depth: int, path: Path) -> None:
@@ -346,36 +371,29 @@ def _entries_of(manifest: Any, folder: Path) -> dict[str, tuple[int, str]]:
         if set(manifest) != {"format", "files", "facts"} or not isinstance(manifest["facts"], dict):
             raise TypeError("it needs exactly format, files and facts")
         if manifest["format"] != MANIFEST_FORMAT:
-            raise TypeError(
-                f"it has format {manifest['format']!r}, this version reads {MANIFEST_FORMAT}"
-            )
+            raise TypeError(f"its format is {manifest['format']!r}, not {MANIFEST_FORMAT}")
         entries = {}
         for name, entry in manifest["files"].items():
-            for part in name.split("/"):
-                check_name(part)
             if set(entry) != {"size", "sha256"} or type(entry["size"]) is not int:
                 raise TypeError(f"the entry of {name} is wrong")
-            entries[name] = (entry["size"], str(entry["sha256"]))
+            entries[_safe(name)] = (entry["size"], str(entry["sha256"]))
     except (TypeError, KeyError, AttributeError) as error:
         raise DamagedError(f"{folder / MANIFEST} is no manifest: {error}.") from error
     return entries
 
 
 def _bytes_in(folder: Path) -> int:
-    try:
+    with contextlib.suppress(OSError):
         return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    except OSError:
-        return 0
+    return 0
 
 
 def _why(error: OSError, target: Path, needed: int) -> str:
     reason = f"{target} could not be written: {error.strerror or error}."
-    if error.errno == errno.EEXIST:
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # ENOTEMPTY: it appeared just before rename
         return f"{target} is there already; another writer was first. Nothing was changed."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        try:
-            free = shutil.disk_usage(target.parent).free
-        except OSError:
-            free = 0
-        reason += f" At least {needed} bytes were needed, {free} are free."
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(next(p for p in target.parents if p.exists())).free
+            reason += f" At least {needed} bytes were needed, {free} are free."
     return f"{reason} What was there before is untouched."

@@ -1,10 +1,13 @@
 """Popularity and personal frequency, by hand and against a plain twin."""
 
+import itertools
 import math
 from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nextbuy.data.histories import UNKNOWN, Histories
 from nextbuy.models.personal_frequency import PersonalFrequency, PersonalFrequencyConfig
@@ -77,3 +80,69 @@ def test_where_nobody_repeats_the_own_history_is_not_trusted():
     validation = cases_of(Histories.from_lists(train), targets, as_of=None)
     model = fitted(PersonalFrequency(), train, validation)
     assert probabilities(model, [1, 2])[0] == pytest.approx([0.25] * 4, abs=0.01)
+
+
+def loss(model, validation):
+    """Mean over cases of the mean of -log p over the targets, in plain Python."""
+    log_p = model.log_probabilities(validation.histories, None)
+    starts = validation.target_offsets
+    cases = [
+        [float(log_p[case, item]) for item in validation.target_items[start:end]]
+        for case, (start, end) in enumerate(itertools.pairwise(starts))
+    ]
+    return -sum(sum(case) / len(case) for case in cases) / len(cases)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 4), max_size=6),
+            st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_what_is_chosen_is_the_best_of_any_told_and_never_worse_than_popularity(log):
+    """The same choice made the slow way: fit once for each pair that could be told."""
+    train = [row for row, _ in log]
+    validation = cases_of(Histories.from_lists(train), [basket for _, basket in log], as_of=None)
+    chosen = fitted(PersonalFrequency(), train, validation)
+    told = [
+        fitted(PersonalFrequency(PersonalFrequencyConfig(trust=t, half_length=h)), train)
+        for t in (0.001, 0.05, 0.5, 0.95, 0.99)
+        for h in (0.0, 0.5, 8.0, 1024.0)
+    ]
+    assert loss(chosen, validation) <= min(loss(model, validation) for model in told) + 1e-5
+    # The least trust that is ever given ranks the own items and costs next to nothing.
+    assert loss(chosen, validation) <= loss(fitted(Popularity(), train), validation) + 1e-5
+
+
+@pytest.mark.parametrize("told", [{"trust": 0.0}, {"half_length": 0.0}, {"trust": 0.3}])
+def test_what_is_told_is_kept_with_and_without_validation(told):
+    train = [[1, 1], [2, 2], [3, 3], [1, 4]]
+    validation = cases_of(Histories.from_lists(train), [[1], [2], [3], [2]], as_of=None)
+    for cases in (NOTHING, validation):
+        model = fitted(PersonalFrequency(PersonalFrequencyConfig(**told)), train, cases)
+        assert model.config.model_dump().items() >= told.items()
+
+
+def test_without_trust_personal_frequency_is_popularity():
+    train = [[1, 1], [2, 2], [1, 3]]
+    model = fitted(PersonalFrequency(PersonalFrequencyConfig(trust=0.0)), train)
+    expected = probabilities(fitted(Popularity(), train), [2, 2], [])
+    np.testing.assert_allclose(probabilities(model, [2, 2], []), expected, rtol=1e-6)
+
+
+def test_purchases_without_a_target_in_the_catalog_choose_nothing():
+    """Two logs that differ only in a case whose answer the catalog lacks."""
+    train = [[1, 1], [2, 2], [1, 3]]
+    known = cases_of(Histories.from_lists(train), [[1], [2], [1]], as_of=None)
+    with_unknown = cases_of(
+        Histories.from_lists([*train, [4] * 9]), [[1], [2, UNKNOWN], [1], [UNKNOWN]], as_of=None
+    )
+    assert (
+        fitted(PersonalFrequency(), train, known).config
+        == fitted(PersonalFrequency(), train, with_unknown).config
+    )
