@@ -39,7 +39,7 @@ def test_smoothing_changes_popularity():
 
 
 def test_personal_frequency_by_hand():
-    config = PersonalFrequencyConfig(trust=0.8, half_length=2.0)
+    config = PersonalFrequencyConfig(trust=0.8, half_length=2.0, decay=1.0)
     model = fitted(PersonalFrequency(config), [[1, 1, 2], [1, 3]])
     popular = np.array([4, 2, 2, 1]) / 9
     own = 0.8 * 4 / (4 + 2)
@@ -48,8 +48,17 @@ def test_personal_frequency_by_hand():
     np.testing.assert_allclose(probabilities(model, [])[0], popular, rtol=1e-5)
 
 
-def test_trust_and_half_length_are_those_with_the_best_validation_likelihood():
-    """A slow twin looks at every pair of a finer grid, too; none is better by much."""
+def test_what_was_bought_lately_counts_more():
+    config = PersonalFrequencyConfig(trust=0.5, half_length=0.0, decay=0.5)
+    model = fitted(PersonalFrequency(config), [[1, 2, 3, 4]])  # all as popular
+    histories = Histories.from_lists([[1, 2, 2]], baskets=[[0, 1, 1]])
+    found = np.exp(model.log_probabilities(histories, None))[0, 1:]
+    # The older basket counts 1/2, both purchases of the newer count 1.
+    np.testing.assert_allclose(found, 1 / 8 + 0.5 * np.array([0.5, 2, 0, 0]) / 2.5, rtol=1e-5)
+
+
+def test_what_is_chosen_has_the_best_validation_likelihood():
+    """A slow twin looks at every choice of a finer grid, too; none is better by much."""
     rng = np.random.default_rng(0)
     train = [rng.choice([1, 2, 3, 4], rng.integers(1, 9)).tolist() for _ in range(30)]
     targets = [[row[-1] if rng.random() < 0.7 else int(rng.integers(1, 5))] for row in train]
@@ -57,7 +66,12 @@ def test_trust_and_half_length_are_those_with_the_best_validation_likelihood():
     validation = cases_of(Histories.from_lists(train), targets, as_of=None)
     model = fitted(PersonalFrequency(), train, validation)
 
-    def loss(trust, half):
+    def frequency(row, target, decay):
+        weights = [decay ** (len(row) - 1 - place) for place in range(len(row))]
+        matching = sum(w for w, item in zip(weights, row, strict=True) if item == target)
+        return matching / sum(weights)
+
+    def loss(trust, half, decay):
         counts = Counter(item for row in train for item in row)
         total = 0.0
         for row, (target,) in zip(train, targets, strict=True):
@@ -65,13 +79,16 @@ def test_trust_and_half_length_are_those_with_the_best_validation_likelihood():
                 continue
             own = trust * len(row) / (len(row) + half)
             popular = (counts[target] + 1) / (sum(counts.values()) + 4)
-            total -= math.log((1 - own) * popular + own * row.count(target) / len(row))
+            total -= math.log((1 - own) * popular + own * frequency(row, target, decay))
         return total / 29
 
-    chosen = loss(model.config.trust, model.config.half_length)
-    grid = [(t, h) for t in np.linspace(0.01, 0.99, 50) for h in [0, *np.geomspace(0.3, 1000, 40)]]
-    assert chosen <= min(loss(t, h) for t, h in grid) + 0.01
-    assert chosen < loss(0.0, 1.0)  # better than popularity
+    found = model.config
+    chosen = loss(found.trust, found.half_length, found.decay)
+    halves = [0, *np.geomspace(0.3, 1000, 15)]
+    grid = itertools.product(np.linspace(0.01, 0.99, 15), halves, np.linspace(0.5, 1.0, 11))
+    assert chosen <= min(loss(*told) for told in grid) + 0.01
+    assert chosen < loss(0.0, 1.0, 1.0)  # better than popularity
+    assert found.decay < 1.0  # the last of each row was made to return
 
 
 def test_where_nobody_repeats_the_own_history_is_not_trusted():
@@ -110,16 +127,19 @@ def test_what_is_chosen_is_the_best_of_any_told_and_never_worse_than_popularity(
     validation = cases_of(Histories.from_lists(train), [basket for _, basket in log], as_of=None)
     chosen = fitted(PersonalFrequency(), train, validation)
     told = [
-        fitted(PersonalFrequency(PersonalFrequencyConfig(trust=t, half_length=h)), train)
+        fitted(PersonalFrequency(PersonalFrequencyConfig(trust=t, half_length=h, decay=d)), train)
         for t in (0.001, 0.05, 0.5, 0.95, 0.99)
         for h in (0.0, 0.5, 8.0, 1024.0)
+        for d in (0.5, 1.0)
     ]
     assert loss(chosen, validation) <= min(loss(model, validation) for model in told) + 1e-5
     # The least trust that is ever given ranks the own items and costs next to nothing.
     assert loss(chosen, validation) <= loss(fitted(Popularity(), train), validation) + 1e-5
 
 
-@pytest.mark.parametrize("told", [{"trust": 0.0}, {"half_length": 0.0}, {"trust": 0.3}])
+@pytest.mark.parametrize(
+    "told", [{"trust": 0.0}, {"half_length": 0.0}, {"trust": 0.3}, {"decay": 0.6}]
+)
 def test_what_is_told_is_kept_with_and_without_validation(told):
     train = [[1, 1], [2, 2], [3, 3], [1, 4]]
     validation = cases_of(Histories.from_lists(train), [[1], [2], [3], [2]], as_of=None)

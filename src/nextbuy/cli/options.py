@@ -36,9 +36,16 @@ SplitChoice = Annotated[
 Repeat = Annotated[
     str, typer.Option("--repeat", help="Offer bought items again: allow, exclude, cooldown:DAYS.")
 ]
+Preset = Annotated[
+    Literal["fast", "balanced"],
+    typer.Option("--preset", help="Which models: fast takes seconds, balanced minutes."),
+]
 Models = Annotated[
-    str,
-    typer.Option("--models", help="Comma-separated. lstm-rnn-tensorflow names an engine."),
+    str | None,
+    typer.Option(
+        "--models",
+        help="Comma-separated, instead of a preset; lstm-rnn-tensorflow names an engine.",
+    ),
 ]
 EngineChoice = Annotated[
     Literal["torch", "tensorflow"],

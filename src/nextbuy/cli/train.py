@@ -23,7 +23,8 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
-    models: options.Models = "popularity,personal-frequency,lstm-rnn",
+    preset: options.Preset = "balanced",
+    models: options.Models = None,
     engine: options.EngineChoice = "torch",
     level: options.Level = "item",
     split: options.SplitChoice = "auto",
@@ -45,8 +46,9 @@ def train(
     from nextbuy.predictor import Predictor, PredictorConfig
 
     network = _network_options(engine, device, learning_rate, tokens, dropout)
+    named = models and [name.strip() for name in models.split(",") if name.strip()]
     config = PredictorConfig.of(
-        models=tuple(name.strip() for name in models.split(",") if name.strip()),
+        preset=preset, models=named,
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
         options={"lstm-rnn": network},
     )  # fmt: skip

@@ -40,7 +40,7 @@ class Evaluation:
         intervals: 95 % bootstrap percentile interval of those that have one.
         protocol: Split, target, candidates and definitions, to be shown beside the scores.
         slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
-        reliability: Confidence against accuracy of the first offer.
+        reliability: Confidence of the first offer against the share of the targets that it was.
         first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
     """
 
@@ -117,6 +117,7 @@ def summarize(
         "candidates": f"the whole catalog, {scores.num_items} items, none sampled",
         "ties": "broken by item index",
         "repeat": str(repeat),
+        "ece": "probability of the first offer against the share of the targets that it was",
         "unknown_targets": "a miss in every ranking metric, left out of the loss",
         "intervals": f"95 % bootstrap percentiles over cases, {num_resamples} resamples, "
         f"seed {seed}",
@@ -127,7 +128,7 @@ def summarize(
         intervals=_in_order(intervals),
         protocol={**(protocol or {}), **words},
         slices=slices_of(scores, catalog),
-        reliability=calibration.reliability(found.confidence, found.outcomes.hits),
+        reliability=calibration.reliability(found.confidence, found.shares),
         first_offers=found.first_offers,
     )
 
@@ -182,10 +183,11 @@ class _Found:
         self._thresholded = np.stack(
             classification.thresholded(self.outcomes, self.confidence), axis=1
         )
-        # ECE = sum over bins of |sum of (correct - confidence)| / n: linear inside each bin.
+        self.shares: Float64 = self.outcomes.hits / np.maximum(np.diff(scores.target_offsets), 1)
+        # ECE = sum over bins of |sum of (share - confidence)| / n: linear inside each bin.
         bins = calibration.confidence_bins(self.confidence)
         self._gaps = np.zeros((len(scores), calibration.NUM_BINS))
-        self._gaps[np.arange(len(scores)), bins] = self.outcomes.hits - self.confidence
+        self._gaps[np.arange(len(scores)), bins] = self.shares - self.confidence
 
     def ratios(self, weights: Float64) -> dict[str, Float64]:
         """The metrics that are no means over cases, under each row of case weights [b, C]."""

@@ -1,4 +1,9 @@
-"""Does what is said to happen with 30 % happen in 30 % of the cases?"""
+"""Does what is said to happen with 30 % happen in 30 % of the cases?
+
+A model answers with the probabilities of the next purchase. Where the answer is a basket of n
+items, the next purchase is any one of them, and a right offer came true as one n-th: so the shares
+that came true sum to 1 over the items, as the probabilities do.
+"""
 
 from dataclasses import dataclass
 
@@ -17,7 +22,8 @@ class Reliability:
     Attributes:
         counts: Cases in each bin, length B.
         confidence: Mean probability of the first offer, `nan` in an empty bin.
-        accuracy: Share of first offers that were right, `nan` in an empty bin.
+        accuracy: Mean share of the targets that the first offer was, `nan` in an empty bin. With
+            one target a case it is the share of first offers that were right.
     """
 
     counts: Float64
@@ -47,13 +53,13 @@ def confidence_bins(
 
 
 def reliability(
-    confidence: NDArray[np.floating], correct: NDArray[np.generic], num_bins: int = NUM_BINS
+    confidence: NDArray[np.floating], shares: NDArray[np.generic], num_bins: int = NUM_BINS
 ) -> Reliability:
     """Sort cases into equal-width bins by confidence.
 
     Args:
         confidence: Probability of each case's first offer, in [0, 1], length C.
-        correct: Whether it was right, length C.
+        shares: The share of the case's targets that it was, in [0, 1], length C.
         num_bins: B.
     """
     bins = confidence_bins(confidence, num_bins)
@@ -62,5 +68,5 @@ def reliability(
     return Reliability(
         counts=counts,
         confidence=np.bincount(bins, confidence, num_bins) / filled,
-        accuracy=np.bincount(bins, correct, num_bins) / filled,
+        accuracy=np.bincount(bins, shares, num_bins) / filled,
     )

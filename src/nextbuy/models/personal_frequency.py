@@ -1,4 +1,4 @@
-"""Personal frequency: users buy again what they bought, as often as they bought it."""
+"""Personal frequency: users buy again what they bought, as often and as lately as they did."""
 
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -12,11 +12,13 @@ from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
 from nextbuy.errors import NotFittedError
 from nextbuy.models.popularity import log_popularity, with_padding
 from nextbuy.models.protocol import FitOptions
+from nextbuy.models.sparse import baskets_ago
 from nextbuy.models.stored import load_model, save_model
 from nextbuy.splitting.cases import Cases
 
 _TRUSTS: Final = np.r_[0.001, np.linspace(0.05, 0.95, 19), 0.99]
 _HALF_LENGTHS: Final = np.r_[0.0, 2.0 ** np.arange(-1, 11)]
+_DECAYS: Final = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 class PersonalFrequencyConfig(BaseModel):
@@ -30,18 +32,21 @@ class PersonalFrequencyConfig(BaseModel):
     half_length: float | None = Field(
         default=None, ge=0, description="purchases at which half of that weight is given"
     )
+    decay: float | None = Field(
+        default=None, gt=0, le=1, description="weight of a purchase one basket further back"
+    )
     smoothing: float = Field(
         default=1.0, gt=0, description="of the popularity that it backs off to"
     )
 
 
 class PersonalFrequency:
-    """P(i | u) = w n_ui / n_u + (1 - w) P(i), with w = trust n_u / (n_u + half_length).
+    """P(i | u) = w n_ui / n_u + (1 - w) P(i), with w = trust N_u / (N_u + half_length).
 
-    n_ui counts the user's purchases of item i, n_u all of them, P(i) is popularity. The ranking of
-    a user's own items is that of P-TopFreq in Li et al. (TOIS 2023); the back-off makes it a
-    distribution over the whole catalog. `trust` and `half_length` maximise the likelihood of the
-    validation cases.
+    n_ui sums decay^(baskets ago) over the user's purchases of item i, n_u over all of them; N_u
+    counts them; P(i) is popularity. With decay 1 the ranking is that of GP-TopFreq in Li et al.
+    (TOIS 2023): own items by frequency, then all others by popularity. `trust`, `half_length` and
+    `decay` maximise the likelihood of the validation cases.
     """
 
     name: ClassVar[str] = "personal-frequency"
@@ -56,8 +61,7 @@ class PersonalFrequency:
     ) -> Self:
         """Count, and choose how far to trust a history; see `Model.fit`."""
         self._log_popularity = log_popularity(train, len(catalog), self._asked.smoothing)
-        trust, half_length = _choose(validation, np.exp(self._log_popularity), self._asked)
-        chosen = {"trust": trust, "half_length": half_length}
+        chosen = _choose(validation, np.exp(self._log_popularity), self._asked)
         self.config = self._asked.model_copy(update=chosen)
         return self
 
@@ -70,12 +74,10 @@ class PersonalFrequency:
         weights = own_weight(lengths, trust, half_length)
         popularity = np.exp(self._log_popularity.astype(np.float64))
         mixture = ((1.0 - weights)[:, None] * popularity).astype(np.float32)
-        share = np.divide(weights, lengths, out=np.zeros_like(weights), where=lengths > 0)
-        # Counted first: adding 1 / n to a float32 n times drifts away from 1 when n is large.
         width = mixture.shape[1]
-        pairs, counts = np.unique(histories.owners * width + histories.items, return_counts=True)
+        pairs, frequencies = own_frequencies(histories, width, self.config.decay or 1.0)
         users, items = np.divmod(pairs, width)
-        mixture[users, items] += (share[users] * counts).astype(np.float32)
+        mixture[users, items] += (weights[users] * frequencies).astype(np.float32)
         with np.errstate(divide="ignore"):  # padding has probability 0
             return np.log(mixture, out=mixture)
 
@@ -103,33 +105,61 @@ def own_weight(
     return trust * np.divide(lengths, total, out=np.zeros_like(lengths), where=lengths > 0)
 
 
+def own_frequencies(
+    histories: Histories, width: int, decay: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What each user bought, as keys `user * width + item` in order, and n_ui / n_u of each.
+
+    Summed in float64: adding 1 / n to a float32 n times drifts away from 1 when n is large.
+    """
+    keys = histories.owners * width + histories.items
+    if decay == 1.0:
+        pairs, counts = np.unique(keys, return_counts=True)
+        return pairs, counts / histories.lengths[pairs // width]
+    weights = np.power(decay, baskets_ago(histories).astype(np.float64))
+    totals = np.bincount(histories.owners, weights, len(histories))
+    pairs, places = np.unique(keys, return_inverse=True)
+    return pairs, np.bincount(places, weights, len(pairs)) / totals[pairs // width]
+
+
 def _choose(
     validation: Cases, popularity: Float32, config: PersonalFrequencyConfig
-) -> tuple[float, float]:
-    """The trust and half length, of a grid, with the best validation log-likelihood."""
+) -> dict[str, float]:
+    """The trust, half length and decay, of a grid, with the best validation log-likelihood."""
     trusts = _TRUSTS if config.trust is None else np.array([config.trust])
     halves = _HALF_LENGTHS if config.half_length is None else np.array([config.half_length])
+    decays = _DECAYS if config.decay is None else (config.decay,)
     owners = np.repeat(np.arange(len(validation)), np.diff(validation.target_offsets))
     known = validation.target_items != UNKNOWN
     owners, targets = owners[known], validation.target_items[known].astype(np.int64)
     if len(targets) == 0:
-        return (
-            0.5 if config.trust is None else config.trust,
-            1.0 if config.half_length is None else config.half_length,
-        )
-    lengths = validation.histories.lengths.astype(np.float64)
+        return {
+            "trust": 0.5 if config.trust is None else config.trust,
+            "half_length": 1.0 if config.half_length is None else config.half_length,
+            "decay": decays[0],
+        }
+    lengths = validation.histories.lengths.astype(np.float64)[owners]
     width = len(popularity)
-    bought = np.sort(validation.histories.owners * width + validation.histories.items)
-    asked = owners * width + targets
-    counts = np.searchsorted(bought, asked, "right") - np.searchsorted(bought, asked, "left")
-    frequency = counts / np.maximum(lengths[owners], 1.0)
     case_weight = 1.0 / np.bincount(owners, minlength=len(validation))[owners]
-    best = (-np.inf, 0.0, 0.0)
-    for half in halves:
-        reach = own_weight(lengths[owners], 1.0, float(half))
-        for trust in trusts:
-            own = trust * reach
-            likelihood = own * frequency + (1.0 - own) * popularity[targets]
-            score = float((case_weight * np.log(likelihood)).sum())
-            best = max(best, (score, float(trust), float(half)))
-    return best[1], best[2]
+    best = (-np.inf, 0.0, 0.0, 0.0)
+    for decay in decays:
+        pairs, frequencies = own_frequencies(validation.histories, width, decay)
+        frequency = _looked_up(owners * width + targets, pairs, frequencies)
+        for half in halves:
+            reach = own_weight(lengths, 1.0, float(half))
+            for trust in trusts:
+                own = trust * reach
+                likelihood = own * frequency + (1.0 - own) * popularity[targets]
+                score = float((case_weight * np.log(likelihood)).sum())
+                best = max(best, (score, float(trust), float(half), decay))
+    return dict(zip(("trust", "half_length", "decay"), best[1:], strict=True))
+
+
+def _looked_up(
+    asked: NDArray[np.int64], keys: NDArray[np.int64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The value of each key that was asked for, 0 where it is not among the sorted keys."""
+    if len(keys) == 0:
+        return np.zeros(len(asked))
+    places = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[places] == asked, values[places], 0.0)

@@ -1,7 +1,7 @@
 """What a predictor is made of."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -12,19 +12,29 @@ from nextbuy.models.registry import create
 from nextbuy.splitting.repeat import RepeatPolicy
 
 SplitName = Literal["auto", "temporal", "leave-last-out", "held-out-users"]
-DEFAULT_MODELS = ("popularity", "personal-frequency", "lstm-rnn")
+Preset = Literal["fast", "balanced"]
+
+_COUNTING = ("popularity", "recency-popularity", "personal-frequency", "markov", "tifu-knn")
+PRESETS: Final[Mapping[Preset, tuple[str, ...]]] = {
+    "fast": _COUNTING,
+    "balanced": (*_COUNTING, "item-knn", "ease", "up-cf", "lstm-rnn"),
+}
+"""Models by what they cost: counting alone takes seconds, the rest minutes."""
+
 _TENSORFLOW = "-tensorflow"
 
 
 class PredictorConfig(BaseModel):
     """What a predictor is made of; unknown keys are errors.
 
-    Model entries are names of the registry; `options` gives a model's own config by its name.
+    `models` are names of the registry; without them `preset` chooses. `options` gives a model's own
+    config by its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: tuple[str, ...] = Field(default=DEFAULT_MODELS, min_length=1)
+    preset: Preset = "balanced"
+    models: tuple[str, ...] | None = Field(default=None, min_length=1)
     level: Level = "item"
     split: SplitName = "auto"
     repeat: str = "allow"
@@ -35,8 +45,8 @@ class PredictorConfig(BaseModel):
 
     @field_validator("models")
     @classmethod
-    def _are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
+    def _are_distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) < len(value):
             raise ValueError(f"a model is named twice in {', '.join(value)}")
         return value
 
@@ -45,6 +55,11 @@ class PredictorConfig(BaseModel):
     def _is_a_policy(cls, value: str) -> str:
         RepeatPolicy.parse(value)
         return value
+
+    @property
+    def chosen_models(self) -> tuple[str, ...]:
+        """The models that were named, or those of the preset."""
+        return PRESETS[self.preset] if self.models is None else self.models
 
     @classmethod
     def of(cls, **values: Any) -> Self:

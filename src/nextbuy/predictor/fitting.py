@@ -9,7 +9,7 @@ from typing import Any
 from nextbuy.data.sources import Source
 from nextbuy.data.worlds.world import World
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
-from nextbuy.models.blend import BLEND, Blend
+from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.progress import Progress
@@ -23,7 +23,7 @@ class LeaderboardRow:
 
     Attributes:
         model: Its name.
-        weight: Its share of the blend; None for the blend itself and where there is none.
+        weight: Its overall share of the blend; None for the blend itself and where there is none.
         fit_seconds: What fitting it took; for the blend, weighing its members.
         validation: Scores on the cases that choices were made on.
         test: Scores on the cases that were looked at once.
@@ -49,11 +49,11 @@ class LeaderboardRow:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Fitted:
-    """Models by name, the blend among them, their scores, and the weights of the blend."""
+    """Models by name, the blend among them, their scores, and the weights of a blend or None."""
 
     models: dict[str, FittedModel]
     rows: list[LeaderboardRow]
-    weights: dict[str, float]
+    weights: BlendWeights | None
 
 
 def fit_and_score(
@@ -88,7 +88,7 @@ def fit_and_score(
         started = time.monotonic()
         model.fit(split.train, split.validation, split.catalog, options)
         seconds[name] = time.monotonic() - started
-    weights: dict[str, float] = {}
+    weights: BlendWeights | None = None
     if config.blend and len(models) > 1:
         progress.about(BLEND)
         started = time.monotonic()
@@ -102,7 +102,7 @@ def fit_and_score(
         rows.append(
             LeaderboardRow(
                 model=name,
-                weight=weights.get(name),
+                weight=None if weights is None else weights.overall().get(name),
                 fit_seconds=seconds[name],
                 validation=validation,
                 test=test,
