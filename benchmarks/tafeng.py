@@ -166,7 +166,7 @@ def measure(scorer: Any, cases: Cases, k: int = 10) -> dict[str, float]:
     discounts = 1.0 / np.log2(np.arange(2, 500))
     for start in range(0, len(cases), 512):
         part = cases.take(np.arange(start, min(start + 512, len(cases))))
-        scores = np.asarray(scorer(part.histories))
+        scores = np.asarray(scorer(part.histories), dtype=np.float64)
         padded = np.pad(scores, ((0, 0), (1, 0)), constant_values=-np.inf)
         items, values = top_k(padded, k)
         items = np.where(values > 0, items, 0)

@@ -61,6 +61,10 @@ class NonFiniteLossError(TrainingError):
     """The loss is NaN or infinite; the optimizer step was not taken."""
 
 
+class TimeIsUpError(TrainingError):
+    """A model cannot be fitted in the time that is left."""
+
+
 class ResumeError(TrainingError):
     """The checkpoint in the folder does not belong to this command."""
 

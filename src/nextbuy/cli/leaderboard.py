@@ -44,6 +44,10 @@ def print_leaderboard(predictor: "Predictor") -> None:
     print_table(SCORE_COLUMNS, body, title="Test scores", bold=[0], dim=[len(rows)])
     if facts.get("blend"):
         print_line(f"blend = {predictor.blend_in_words}")
+    for name, reason in facts.get("skipped", {}).items():
+        print_line(f"{name} was left out: {reason}")
+    if facts.get("scored_share", 1.0) < 1:
+        print_line(f"scored on {percent(facts['scored_share'], 0)} of the cases, to be in time")
     test = rows[0]["test"]
     accuracy = rows[0]["intervals"].get("accuracy")
     if accuracy is not None:

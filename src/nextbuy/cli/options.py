@@ -47,6 +47,14 @@ Models = Annotated[
         help="Comma-separated, instead of a preset; lstm-rnn-tensorflow names an engine.",
     ),
 ]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        min=1,
+        help="Seconds in all. Models that there is no time for are left out, and it says so.",
+    ),
+]
 EngineChoice = Annotated[
     Literal["torch", "tensorflow"],
     typer.Option("--engine", help="What trains lstm-rnn; the result is the same kind of bundle."),

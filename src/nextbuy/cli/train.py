@@ -25,6 +25,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
     preset: options.Preset = "balanced",
     models: options.Models = None,
+    time_limit: options.TimeLimit = None,
     engine: options.EngineChoice = "torch",
     level: options.Level = "item",
     split: options.SplitChoice = "auto",
@@ -50,6 +51,7 @@ def train(
     config = PredictorConfig.of(
         preset=preset, models=named,
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
+        time_limit=time_limit,
         options={"lstm-rnn": network},
     )  # fmt: skip
     with ProgressBar() as progress:
@@ -90,4 +92,7 @@ def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:
         "rows": predictor.facts["rows"],
         "limit": predictor.facts["limit"],
         "leaderboard": predictor.facts["leaderboard"],
+        "blend": predictor.facts["blend"],
+        "skipped": predictor.facts["skipped"],
+        "scored_share": predictor.facts["scored_share"],
     }

@@ -3,6 +3,7 @@
 Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019.
 """
 
+import time
 from typing import ClassVar, Final
 
 import numpy as np
@@ -58,9 +59,10 @@ class Ease(ScoredModel):
         """Solve for B; see `ScoredModel`."""
         bought = matrices.bought_items(train, len(catalog))
         if len(catalog) <= self.config.dense_items:
+            options.check_time(_seconds_of_dense(len(catalog)))
             return {"weights": dense_weights(bought, self.config.penalty)}
-        neighbours = cosine_neighbours(bought, self.config.neighbours, 10.0)
-        weights = sparse_weights(bought, neighbours, self.config.penalty)
+        neighbours = cosine_neighbours(bought, self.config.neighbours, 10.0, options)
+        weights = sparse_weights(bought, neighbours, self.config.penalty, options)
         return matrices.to_arrays("weights", weights)
 
     def scores(self, arrays: Arrays, histories: Histories, num_items: int) -> Float32:
@@ -80,6 +82,16 @@ class Ease(ScoredModel):
         return matrices.are_matrices(arrays, ["weights"], num_items, num_items)
 
 
+def _seconds_of_dense(num_items: int) -> float:
+    """What the inverse will take, from the speed of a small one; V^3 multiplications and as many
+    additions, at a speed that larger ones do not fall below.
+    """
+    size = min(num_items, 1_000)
+    started = time.perf_counter()
+    dense_weights(sparse.csr_array(np.eye(size, dtype=np.float32)), 1.0)
+    return (time.perf_counter() - started) * (num_items / size) ** 3
+
+
 def dense_weights(bought: matrices.Csr, penalty: float) -> Float32:
     """B of `Ease` from the Cholesky factor of X'X + penalty I, in float32 and in place."""
     gram = matrices.dense(bought.T.tocsr() @ bought)
@@ -94,7 +106,9 @@ def dense_weights(bought: matrices.Csr, penalty: float) -> Float32:
     return weights
 
 
-def sparse_weights(bought: matrices.Csr, neighbours: matrices.Csr, penalty: float) -> matrices.Csr:
+def sparse_weights(
+    bought: matrices.Csr, neighbours: matrices.Csr, penalty: float, options: FitOptions
+) -> matrices.Csr:
     """Ridge regression of each item on its neighbours, many small systems at once."""
     gram = (bought.T.tocsr() @ bought).tocsr()
     lengths = np.diff(neighbours.indptr)
@@ -103,6 +117,7 @@ def sparse_weights(bought: matrices.Csr, neighbours: matrices.Csr, penalty: floa
     table[np.arange(width) < lengths[:, None]] = neighbours.indices
     rows, columns, values = [], [], []
     for start in range(0, num_items, _BATCH):
+        options.check_time()
         near = table[start : start + _BATCH]
         solved = _solve(gram, near, np.arange(start, start + len(near)), penalty)
         kept = (near >= 0) & (solved != 0)

@@ -45,7 +45,7 @@ class ItemKnn(ScoredModel):
     ) -> Arrays:
         """Similarities of items, in blocks, the strongest of each kept; see `ScoredModel`."""
         bought = matrices.bought_items(train, len(catalog))
-        similar = cosine_neighbours(bought, self.config.neighbours, self.config.shrinkage)
+        similar = cosine_neighbours(bought, self.config.neighbours, self.config.shrinkage, options)
         return matrices.to_arrays("similar", similar)
 
     def scores(self, arrays: Arrays, histories: Histories, num_items: int) -> Float32:
@@ -72,13 +72,16 @@ def newest_weights(histories: Histories, decay: float, num_items: int) -> matric
     )
 
 
-def cosine_neighbours(bought: matrices.Csr, k: int, shrinkage: float) -> matrices.Csr:
+def cosine_neighbours(
+    bought: matrices.Csr, k: int, shrinkage: float, options: FitOptions
+) -> matrices.Csr:
     """The k most similar items of each item, [V, V], by cosine with shrinkage."""
     num_items = bought.shape[1]
     by_item = bought.T.tocsr()
     norms = np.sqrt(np.diff(by_item.indptr).astype(np.float64))
     blocks = []
     for start in range(0, num_items, _BLOCK):
+        options.check_time()
         pairs = (by_item[start : start + _BLOCK] @ bought).tocsr()
         rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr)) + start
         similarity = pairs.data / (norms[rows] * norms[pairs.indices] + shrinkage)

@@ -105,7 +105,7 @@ class LstmRnn:
                 engine, train, validate if can_validate else None, training,
                 seed=options.seed, run_folder=folder,
                 identity=_identity(config, training, shape, train, options.seed),
-                progress=options.progress,
+                progress=options.progress, deadline=options.deadline,
             )  # fmt: skip
 
         if options.run_folder is None:

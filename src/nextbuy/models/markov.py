@@ -47,7 +47,7 @@ class Markov(ScoredModel):
     ) -> Arrays:
         """Count transitions; see `ScoredModel`."""
         num_items = len(catalog)
-        counts = transitions(train, num_items, self.config.reach, self.config.decay)
+        counts = transitions(train, num_items, self.config.reach, self.config.decay, options)
         totals = np.asarray(counts.sum(axis=1)).ravel() + self.config.smoothing
         kept = matrices.strongest(counts, self.config.neighbours)
         scale = np.repeat(1.0 / np.maximum(totals, 1e-12), np.diff(kept.indptr))
@@ -69,7 +69,9 @@ class Markov(ScoredModel):
 _ROWS_AT_ONCE: Final = 20_000
 
 
-def transitions(train: Histories, num_items: int, reach: int, decay: float) -> matrices.Csr:
+def transitions(
+    train: Histories, num_items: int, reach: int, decay: float, options: FitOptions
+) -> matrices.Csr:
     """n_ij: weighted pairs of an item and one bought up to `reach` baskets later, [V, V].
 
     Baskets are rows of a sparse matrix; the pairs k baskets apart are the product of this matrix
@@ -89,6 +91,7 @@ def transitions(train: Histories, num_items: int, reach: int, decay: float) -> m
     for k in range(1, reach + 1):
         same = np.flatnonzero(users[k:] == users[:-k])
         for start in range(0, len(same), _ROWS_AT_ONCE):
+            options.check_time()
             rows = same[start : start + _ROWS_AT_ONCE]
             pairs = baskets[rows].T.tocsr() @ baskets[rows + k]
             total = total + pairs * np.float32(decay ** (k - 1))

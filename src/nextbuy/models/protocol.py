@@ -1,5 +1,7 @@
 """What every model can do. Outsiders can write one; `nextbuy.testing` checks it."""
 
+import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
-from nextbuy.errors import ConfigError
+from nextbuy.errors import ConfigError, TimeIsUpError
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 
@@ -23,17 +25,35 @@ class FitOptions:
         epochs: Passes over the training histories, for models that train in epochs; None is the
             model's own default.
         run_folder: Where checkpoints and the training log go; None keeps no checkpoints.
+        deadline: Moment of `time.monotonic()` by which `fit` returns with what it has, or raises
+            `TimeIsUpError` if it has nothing; None is never.
         progress: Told about steps and epochs; draws the progress bar on the command line.
     """
 
     seed: int = 0
     epochs: int | None = None
     run_folder: Path | None = None
+    deadline: float | None = None
     progress: Progress = field(default_factory=SilentProgress)
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
             raise ConfigError(f"Training takes at least 1 epoch, {self.epochs} were asked for.")
+
+    def seconds_left(self) -> float:
+        """Until the deadline; infinity without one."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
+    def check_time(self, needed: float = 0.0) -> None:
+        """Go on only if there are `needed` seconds; models call it between pieces of work.
+
+        Raises:
+            TimeIsUpError: If there are not.
+        """
+        left = self.seconds_left()
+        if left < needed:
+            about = f"about {needed:.0f} s are needed, " if needed else ""
+            raise TimeIsUpError(f"The time is up: {about}{max(0.0, left):.0f} s are left.")
 
 
 class FittedModel(Protocol):

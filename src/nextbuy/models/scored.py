@@ -33,6 +33,8 @@ Scorer = Callable[[Histories, Int64 | None], Float32]
 
 _POWERS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 _MOST_CASES: Final = 4_000
+_LEAST_CASES: Final = 500
+_MOST_CELLS: Final = 10**8
 _CHUNK_BYTES: Final = 2**27
 
 
@@ -76,14 +78,17 @@ class ScoredModel(ABC):
     ) -> Self:
         """Learn, then calibrate on validation; see `Model.fit`."""
         self._log_popularity = log_popularity(train, len(catalog), 1.0)
+        options.check_time()
         options.progress.start("learn", 1)
         self._arrays = self.learn(train, validation, catalog, options)
+        options.progress.advance(1, {})
         options.progress.finish()
         arrays = self._arrays
         self.calibration = fit_calibration(
             lambda histories, _: self.scores(arrays, histories, len(catalog)),
             validation,
             np.exp(self._log_popularity[1:]),
+            options,
         )
         return self
 
@@ -156,18 +161,25 @@ def probabilities(scores: Float32, popularity: Float32, calibration: Calibration
     return powered
 
 
-def fit_calibration(scorer: Scorer, validation: Cases, popularity: Float32) -> Calibration:
+def fit_calibration(
+    scorer: Scorer, validation: Cases, popularity: Float32, options: FitOptions
+) -> Calibration:
     """The power, of a grid, and the back-off with the best likelihood of validation targets.
 
     A case counts once, however many targets it has. Without usable cases the default stays.
     """
-    cases = _some(validation)
+    # Enough for two numbers, fewer for large catalogs.
+    cases = validation.thinned(
+        max(_LEAST_CASES, min(_MOST_CASES, _MOST_CELLS // max(1, len(popularity))))
+    )
     owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
     known = cases.target_items != UNKNOWN
     owners, targets = owners[known], cases.target_items[known].astype(np.int64) - 1
     if len(targets) == 0:
         return Calibration()
-    shares, is_scored = _target_shares(scorer, cases, owners, targets, len(popularity))
+    shares, is_scored = _target_shares(
+        scorer, cases, owners, targets, len(popularity), options=options
+    )
     weights = 1.0 / np.bincount(owners, minlength=len(cases))[owners]
     if not is_scored.any():
         return Calibration()
@@ -181,21 +193,21 @@ def fit_calibration(scorer: Scorer, validation: Cases, popularity: Float32) -> C
     return best[1]
 
 
-def _some(cases: Cases) -> Cases:
-    """At most so many cases, evenly spread: enough for two numbers."""
-    if len(cases) <= _MOST_CASES:
-        return cases
-    return cases.take(np.linspace(0, len(cases) - 1, _MOST_CASES).astype(np.int64))
-
-
 def _target_shares(
-    scorer: Scorer, cases: Cases, owners: Int64, targets: Int64, num_items: int
+    scorer: Scorer,
+    cases: Cases,
+    owners: Int64,
+    targets: Int64,
+    num_items: int,
+    *,
+    options: FitOptions,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """s_t^g / sum s^g of each target for each power, and whether its case has any score."""
     shares = np.zeros((len(_POWERS), len(targets)))
     is_scored = np.zeros(len(targets), dtype=np.bool_)
     step = max(1, _CHUNK_BYTES // (4 * num_items))
     for start in range(0, len(cases), step):
+        options.check_time()
         rows = np.arange(start, min(start + step, len(cases)))
         part = cases.take(rows)
         scores = scorer(part.histories, part.as_of)

@@ -40,6 +40,9 @@ class PredictorConfig(BaseModel):
     repeat: str = "allow"
     blend: bool = True
     epochs: int | None = Field(default=None, ge=1)
+    time_limit: float | None = Field(
+        default=None, gt=0, description="seconds from reading to the published bundle"
+    )
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nextbuy.data.sources import Source
 from nextbuy.data.worlds.world import World
+from nextbuy.errors import TimeIsUpError
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
+from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Split
@@ -49,11 +51,23 @@ class LeaderboardRow:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Fitted:
-    """Models by name, the blend among them, their scores, and the weights of a blend or None."""
+    """What came of fitting.
 
+    Attributes:
+        members: The models that were fitted, by name.
+        models: The same and their blend, if there is one.
+        rows: Their scores.
+        weights: Of the blend, or None.
+        skipped: Models that there was no time for, with the reason.
+        scored_share: Share of the cases that were scored; below 1 under a time limit.
+    """
+
+    members: dict[str, Model]
     models: dict[str, FittedModel]
     rows: list[LeaderboardRow]
     weights: BlendWeights | None
+    skipped: dict[str, str]
+    scored_share: float
 
 
 def fit_and_score(
@@ -64,6 +78,7 @@ def fit_and_score(
     run_folder: Path | None,
     world: World | None,
     progress: Progress,
+    budget: TimeBudget = TimeBudget(),  # noqa: B008  (frozen)
 ) -> Fitted:
     """Fit the models one after the other, then blend them if there are several.
 
@@ -74,25 +89,48 @@ def fit_and_score(
         run_folder: For checkpoints, or None.
         world: Where the cases come from, if its limit holds.
         progress: Told about the long parts.
+        budget: Of time.
+
+    Raises:
+        TimeIsUpError: If there was no time for a single model.
     """
     seconds: dict[str, float] = {}
-    fitted: dict[str, FittedModel] = dict(models)
+    members: dict[str, Model] = {}
+    skipped: dict[str, str] = {}
     for name, model in models.items():
         progress.about(name)
         options = FitOptions(
             seed=config.seed,
             epochs=config.epochs,
             run_folder=None if run_folder is None else run_folder / name,
+            deadline=budget.fitted if budget.is_limited else None,
             progress=progress,
         )
         started = time.monotonic()
-        model.fit(split.train, split.validation, split.catalog, options)
+        try:
+            options.check_time()
+            model.fit(split.train, split.validation, split.catalog, options)
+            members[name] = model
+        except TimeIsUpError as error:
+            skipped[name] = str(error)
         seconds[name] = time.monotonic() - started
+    if not members:
+        raise TimeIsUpError(
+            f"A time limit of {config.time_limit} s was too short for a single model; "
+            f"{next(iter(skipped))}: {next(iter(skipped.values()))}"
+        )
+    fitted: dict[str, FittedModel] = dict(members)
+    share = budget.share_of_cases(fitted, split.validation, split.test)
+    split = replace(
+        split,
+        validation=budget.cases(split.validation, share),
+        test=budget.cases(split.test, share),
+    )
     weights: BlendWeights | None = None
-    if config.blend and len(models) > 1:
+    if config.blend and len(members) > 1:
         progress.about(BLEND)
         started = time.monotonic()
-        blend = Blend.of(models, split.validation, progress)
+        blend = Blend.of(members, split.validation, progress)
         seconds[BLEND] = time.monotonic() - started
         weights, fitted[BLEND] = blend.weights, blend
     rows = []
@@ -108,7 +146,10 @@ def fit_and_score(
                 test=test,
             )
         )
-    return Fitted(models=fitted, rows=rows, weights=weights)
+    return Fitted(
+        members=members, models=fitted, rows=rows, weights=weights, skipped=skipped,
+        scored_share=share,
+    )  # fmt: skip
 
 
 def _score(

@@ -1,6 +1,7 @@
 """The predictor: what a user holds. Fit on a log, read the scores, predict, save, load."""
 
 import importlib.metadata
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -26,6 +27,7 @@ from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FittedModel, Model, top_k
 from nextbuy.predictor.answers import predictions_table
+from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
 from nextbuy.predictor.fitting import LeaderboardRow, fit_and_score, limited_world
 from nextbuy.progress import Progress, SilentProgress
@@ -85,6 +87,7 @@ class Predictor:
         Raises:
             NextbuyError: With the reason, for anything that the data or config make impossible.
         """
+        started = time.monotonic()
         config = config or PredictorConfig()
         progress = progress or SilentProgress()
         options = options or ReadOptions()
@@ -108,15 +111,18 @@ class Predictor:
         with nullcontext() if run_folder is None else run_lock(run_folder):
             mapped = replace(split, train=_mapped(split.train, run_folder))
             fitted = fit_and_score(
-                models, mapped, config, run_folder=run_folder, world=world, progress=progress
-            )
+                models, mapped, config, run_folder=run_folder, world=world, progress=progress,
+                budget=TimeBudget.of(config.time_limit, started),
+            )  # fmt: skip
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
-        predictor._members = models
+        predictor._members = fitted.members
         predictor.facts |= {
             "protocol": _protocol(split, config),
             "limit": None if world is None else world.limit(split.test, split.catalog),
             "leaderboard": [row.as_dict() for row in fitted.rows],
             "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
+            "skipped": fitted.skipped,
+            "scored_share": fitted.scored_share,
         }
         return predictor
 

@@ -67,6 +67,12 @@ class Cases:
             until=self.until,
         )
 
+    def thinned(self, most: int) -> "Cases":
+        """At most so many of the cases, evenly spread."""
+        if len(self) <= most:
+            return self
+        return self.take(np.linspace(0, len(self) - 1, most).astype(np.int64))
+
     def in_catalog(self, old: Catalog, new: Catalog) -> "Cases":
         """The same cases under the indices of another catalog; items it lacks are `UNKNOWN`."""
         known = np.append(index_map(old, new), UNKNOWN)  # so that UNKNOWN, -1, stays what it is

@@ -10,6 +10,7 @@ What is promised is said in `nextbuy.models.protocol.Model`; models with a rando
 all of it from `FitOptions.seed`.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from nextbuy import storage
 from nextbuy.data.catalog import COLUMNS, Catalog
 from nextbuy.data.histories import UNKNOWN, Histories, Int64
-from nextbuy.errors import BundleError, NextbuyError, NotFittedError
+from nextbuy.errors import BundleError, NextbuyError, NotFittedError, TimeIsUpError
 from nextbuy.models.protocol import FitOptions, Model
 from nextbuy.splitting.cases import Cases
 
@@ -148,6 +149,19 @@ class ModelContract:
         options = FitOptions(epochs=self.epochs)
         model = self.create().fit(small_train(), validation, small_catalog(V), options)
         assert np.isfinite(model.log_probabilities(asked(), _now(asked()))[:, 1:]).all()
+
+    def test_when_the_time_is_up_it_has_something_or_says_so(self) -> None:
+        """Fitting that began too late ends at once, with a model or a reason."""
+        late = FitOptions(epochs=100_000, deadline=time.monotonic())
+        model = self.create()
+        started = time.monotonic()
+        try:
+            model.fit(small_train(), small_validation(), small_catalog(V), late)
+        except TimeIsUpError as error:
+            assert str(error)
+        else:
+            assert np.isfinite(model.log_probabilities(asked(), _now(asked()))[:, 1:]).all()
+        assert time.monotonic() - started < 20, "far less than 100,000 epochs take"
 
     def test_the_same_seed_gives_the_same_bytes(self, model: Model, tmp_path: Path) -> None:
         """On the same machine."""

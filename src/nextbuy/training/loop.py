@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextbuy.data.histories import Histories
-from nextbuy.errors import NonFiniteLossError, TrainingError
+from nextbuy.errors import NonFiniteLossError, TimeIsUpError, TrainingError
 from nextbuy.nn.recurrent import Weights
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.storage import failpoint
@@ -55,8 +55,9 @@ def train(
     run_folder: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    deadline: float | None = None,
 ) -> TrainingResult:
-    """Train until the epochs are over or validation stops getting better.
+    """Train until the epochs are over, validation stops getting better, or the time is up.
 
     A run that finds its own checkpoints in `run_folder` goes on from the newest and ends with the
     same bytes as one that was never stopped.
@@ -71,8 +72,12 @@ def train(
         run_folder: For checkpoints and the log; None keeps neither.
         identity: What a checkpoint must agree with to be resumed.
         progress: Told about every step.
+        deadline: Moment of `time.monotonic()` to end by. The learning rate falls with the time that
+            is gone if that is more than the steps that are done; the bytes then depend on the
+            speed of the machine.
 
     Raises:
+        TimeIsUpError: If there is no time for a step and a validation.
         NonFiniteLossError: Before a step with a NaN or infinite loss would have been taken.
         Interrupted: After SIGINT or SIGTERM, with the state saved.
         TrainingError: If there is nothing to train on, or memory runs out.
@@ -86,8 +91,9 @@ def train(
         engine.restore(state.weights, state.optimizer)
     log = TrainingLog(None if run_folder is None else run_folder / "log.jsonl", state.log_offset)
     run = _Run(
-        engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress()
-    )
+        engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
+        _Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
+    )  # fmt: skip
     steps_left = config.epochs * run.batches_per_epoch
     run.progress.start("train", total=steps_left, done=state.step)
     try:
@@ -107,6 +113,38 @@ def train(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clock:
+    """The time that training may take; what validation takes is set aside."""
+
+    started: float
+    ends: float
+
+    @classmethod
+    def until(cls, deadline: float | None, validate: Callable[[], object]) -> "_Clock":
+        """Measures how long a validation takes, if it matters."""
+        started = time.monotonic()
+        if deadline is None:
+            return cls(started=started, ends=math.inf)
+        validate()
+        now = time.monotonic()
+        clock = cls(started=now, ends=deadline - 1.5 * (now - started))
+        if clock.is_over():
+            raise TimeIsUpError(
+                f"The time is up: {max(0.0, deadline - now):.0f} s are left to train, and to "
+                f"validate takes {now - started:.0f} s."
+            )
+        return clock
+
+    def gone(self) -> float:
+        """Share of the time that is gone; 0 without a deadline."""
+        return (time.monotonic() - self.started) / (self.ends - self.started)
+
+    def is_over(self) -> bool:
+        """Whether it is time to validate for the last time."""
+        return time.monotonic() >= self.ends
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
     """What stays the same during a run."""
@@ -119,6 +157,7 @@ class _Run:
     checkpoints: Checkpoints | None
     log: TrainingLog
     progress: Progress
+    clock: _Clock
     saved_at: float = 0.0
     batches_per_epoch: int = 0
 
@@ -135,7 +174,8 @@ class _Run:
             shuffle_histories=self.config.shuffle == "histories",
         )  # fmt: skip
         for batch in batches:
-            rate = warm_up_then_cosine(state.step, num_steps, peak=self.config.peak_rate)
+            place = max(state.step, int(self.clock.gone() * num_steps))
+            rate = warm_up_then_cosine(place, num_steps, peak=self.config.peak_rate)
             loss = self._step(batch, rate, state)
             state = replace(
                 state,
@@ -151,6 +191,8 @@ class _Run:
             if stop.signal_number is not None:
                 self.save(state)
                 raise Interrupted(stop.signal_number, state.step)
+            if self.clock.is_over():
+                break
             if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
                 self.save(state)
         return state
@@ -200,7 +242,9 @@ class _Run:
             loss_sum=0.0,
             num_targets=0,
             stopping=stopping,
-            finished=stopping.should_stop or state.epoch + 1 == self.config.epochs,
+            finished=stopping.should_stop
+            or state.epoch + 1 == self.config.epochs
+            or self.clock.is_over(),
             best_weights=self.engine.weights() if stopping.improved else state.best_weights,
         )
         failpoint("before_epoch_save")

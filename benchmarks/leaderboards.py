@@ -1,0 +1,231 @@
+"""Every model and the blend on real logs and on a market whose limit is known.
+
+    python benchmarks/leaderboards.py FOLDER             all of them, about an hour on 2 cores
+    python benchmarks/leaderboards.py FOLDER --only online_retail_ii
+    python benchmarks/leaderboards.py FOLDER --render    docs/results.md from what was measured
+
+FOLDER has online_retail_ii.parquet, tafeng_nbr.parquet, s3_beauty.parquet and ml_1m.parquet; a log
+that is missing is said and skipped. The Complete Journey comes from its package, the market is
+made. Each log runs in a process of its own, with the defaults of `nextbuy train`, and writes
+benchmarks/results/leaderboard-NAME.json.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = ("loss", "accuracy", "recall@10", "ndcg@10", "hit_rate@10", "mrr@10", "ece", "coverage@10",
+        "repeat/recall@10", "explore/recall@10", "unknown_target_share", "num_cases",
+        "expected_accuracy")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Log:
+    """One table of the results."""
+
+    title: str
+    about: str
+    source: str
+    config: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
+
+
+ORDER = {"time": "order"}
+LAST = {"split": "leave-last-out", "repeat": "exclude"}
+LOGS = {
+    "complete_journey_category": Log(
+        "The Complete Journey, categories",
+        "2,469 households of a grocer, 2017; which of some 300 categories is bought next.",
+        "complete-journey",
+        {"level": "category"},
+    ),
+    "complete_journey_item": Log(
+        "The Complete Journey, items",
+        "The same households; which of some 92,000 products is bought next.",
+        "complete-journey",
+    ),
+    "online_retail_ii": Log(
+        "Online Retail II",
+        "5,878 customers of a British gift shop, many of them resellers, 2009 to 2011.",
+        "online_retail_ii.parquet",
+    ),
+    "tafeng": Log(
+        "Ta-Feng",
+        "13,858 customers of a Chinese supermarket over four months; only the order of their "
+        "baskets is known, so the last basket of each is asked for.",
+        "tafeng_nbr.parquet",
+        {"split": "leave-last-out"},
+        {**ORDER, "baskets": "column"},
+    ),
+    "market": Log(
+        "world:market",
+        "20,000 made-up users of 47 platforms, whose true probabilities are known.",
+        "world:market",
+    ),
+    "s3_beauty": Log(
+        "Amazon Beauty, leave last out",
+        "22,363 users who reviewed 5 or more products; nobody reviews twice, so what was bought is "
+        "not offered again.",
+        "s3_beauty.parquet",
+        LAST,
+        ORDER,
+    ),
+    "ml_1m": Log(
+        "MovieLens 1M, leave last out",
+        "6,040 users who rated films, each once.",
+        "ml_1m.parquet",
+        LAST,
+        ORDER,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", choices=LOGS)
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.inside:
+        measure(arguments.only, arguments.data)
+        return
+    for name in () if arguments.render else [arguments.only] if arguments.only else LOGS:
+        source = LOGS[name].source
+        if source.endswith(".parquet") and not (arguments.data / source).exists():
+            print(f"{arguments.data / source} is not here; {name} was not measured.")
+            continue
+        command = [sys.executable, __file__, str(arguments.data), "--only", name, "--inside"]
+        subprocess.run(command, check=True)
+    render()
+
+
+def measure(name: str, folder: Path) -> None:
+    """Fit and score on one log; write the numbers."""
+    from nextbuy import Predictor, PredictorConfig
+    from nextbuy.cli.rendering import ProgressBar
+    from nextbuy.data.options import ReadOptions
+
+    log = LOGS[name]
+    is_file = log.source.endswith(".parquet")
+    started = time.perf_counter()
+    with ProgressBar() as progress:
+        predictor = Predictor.fit(
+            str(folder / log.source) if is_file else log.source,
+            config=PredictorConfig.of(**log.config),
+            options=ReadOptions(**log.reading),
+            progress=progress,
+        )
+    rows = []
+    for row in predictor.facts["leaderboard"]:
+        kept = {part: {k: row[part][k] for k in KEPT if k in row[part]}
+                for part in ("validation", "test", "intervals")}  # fmt: skip
+        rows.append({**row, **kept})
+    facts = {
+        "name": name,
+        "protocol": predictor.facts["protocol"],
+        "purchases": predictor.facts["rows"]["kept"],
+        "items": len(predictor.catalog),
+        "limit": predictor.facts["limit"],
+        "blend": predictor.facts["blend"],
+        "blend_in_words": predictor.blend_in_words,
+        "leaderboard": rows,
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(facts, indent=1) + "\n"
+    (RESULTS / f"leaderboard-{name}.json").write_text(text, encoding="utf-8")
+
+
+def render() -> None:
+    """docs/results.md from the numbers that are there."""
+    parts = [
+        "# Results\n",
+        "Made by `python benchmarks/leaderboards.py FOLDER` on 2 cores of a server without a GPU, "
+        "every model with the defaults of `nextbuy train`, one seed. Half-widths of 95 % bootstrap "
+        "intervals over users stand behind ±. Choices (learning rates, calibration, weights of the "
+        "blend) were made on validation; the test cases were scored once. *loss* is in nats a "
+        "purchase; *accuracy* says how often the first offer was in the next basket; *ece* is the "
+        "error of the probability of the first offer; *weight* the share of the blend.\n",
+    ]
+    for name, log in LOGS.items():
+        place = RESULTS / f"leaderboard-{name}.json"
+        if place.exists():
+            parts.append(section(log, json.loads(place.read_text(encoding="utf-8"))))
+    (ROOT / "docs" / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    print("docs/results.md is written")
+
+
+def section(log: Log, facts: dict[str, Any]) -> str:
+    """One log in Markdown."""
+    rows = sorted(facts["leaderboard"], key=lambda row: row["test"]["loss"])
+    protocol, cases = facts["protocol"], rows[0]["test"]["num_cases"]
+    lines = [
+        f"## {log.title}\n",
+        f"{log.about} {facts['purchases']:,} purchases, {facts['items']:,} candidates, all ranked. "
+        f"{protocol['description']} {cases:,} test cases. "
+        f"{facts['seconds']:,.0f} s in all, {facts['peak_memory_mib']:,} MiB at the peak.\n",
+        "| model | loss | accuracy | recall@10 | ndcg@10 | ece | weight | fit s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        name = f"**{row['model']}**" if row["model"] == "blend" else row["model"]
+        weight = "" if row["weight"] is None else f"{100 * row['weight']:.0f} %"
+        cells = [
+            name,
+            value(row, "loss", "{:.3f}"),
+            value(row, "accuracy", "{:.2f}", 100) + " %",
+            value(row, "recall@10", "{:.4f}"),
+            value(row, "ndcg@10", "{:.4f}"),
+            f"{row['test']['ece']:.3f}",
+            weight,
+            f"{row['fit_seconds']:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    if facts["limit"]:
+        limit = facts["limit"]
+        cells = ["limit", f"{limit['loss']:.3f}", f"{100 * limit['accuracy']:.2f} %",
+                 f"{limit['recall@10']:.4f}", f"{limit['ndcg@10']:.4f}", "", "", ""]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(f"\n{way_to_the_limit(facts)}")
+    lines.append(f"\nThe blend leans on: {facts['blend_in_words']}.\n")
+    return "\n".join(lines)
+
+
+def value(row: dict[str, Any], key: str, shape: str, scale: float = 1.0) -> str:
+    """`0.123 ± 0.004`."""
+    low, high = row["intervals"][key]
+    shown = shape.format(scale * row["test"][key])
+    return f"{shown} ± {shape.format(scale * (high - low) / 2)}"
+
+
+def way_to_the_limit(facts: dict[str, Any]) -> str:
+    """How much of the way from popularity to the limit each of two went."""
+    tests = {row["model"]: row["test"] for row in facts["leaderboard"]}
+    start, end = tests["popularity"], facts["limit"]
+
+    def gone(name: str, key: str, of: str) -> str:
+        way = (start[key] - tests[name][key]) / (start[key] - end[of])
+        return f"{100 * way:.0f} %"
+
+    return (
+        ". ".join(
+            f"From popularity to the limit {name} goes {gone(name, 'loss', 'loss')} of the way in "
+            f"loss, {gone(name, 'expected_accuracy', 'accuracy')} in expected accuracy"
+            for name in ("lstm-rnn", "blend")
+        )
+        + "."
+    )
+
+
+if __name__ == "__main__":
+    main()
