@@ -5,8 +5,9 @@ appears whole and never changes; `LATEST` is replaced in one step. A rename alon
 it cannot replace a folder that is not empty, and a reader would see a mix.
 """
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ _ARRAYS: Final = {
     "prices": np.float32, "quantities": np.float32,
 }  # fmt: skip
 _TEXT: Final = (pa.string(), pa.large_string(), pa.string_view())
+_RUN: Final = "run.json"
 _KEYS: Final = {"format", "facts", "models", "time_kind"}
 
 
@@ -39,13 +41,16 @@ class Bundle:
         catalog: What all item indices refer to.
         histories: Of the known users, so that they can be asked for by id.
         models: By the name under which they are shown; `kinds` tells the registry's name.
-        facts: Configs, protocol, scores, fingerprint, versions: JSON.
+        facts: Configs, protocol, scores, fingerprint, versions: JSON. The same data, config and
+            machine give the same facts.
+        run: What differs from run to run: the moment, the name of the file, seconds; JSON.
     """
 
     catalog: Catalog
     histories: Histories
     models: Mapping[str, Model]
     facts: Mapping[str, Any]
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_bundle(directory: Path, bundle: Bundle) -> Path:
@@ -72,10 +77,24 @@ def save_bundle(directory: Path, bundle: Bundle) -> Path:
             "time_kind": bundle.histories.time_kind,
         }
         storage.write_json(folder / "nextbuy.json", facts)
+        storage.write_json(folder / _RUN, _as_json(bundle.run))
 
     published = storage.publish(versions, name, write, facts={"nextbuy_format": FORMAT})
     storage.point_latest(versions, name)
     return published
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 over the names and hashes of a version's files, what differs from run to run aside.
+
+    Two fits on the same data, in whatever order its rows are, have the same.
+
+    Raises:
+        DamagedError: If the version is not whole.
+    """
+    files = storage.verify(folder)["files"]
+    lines = [f"{name} {entry['sha256']}\n" for name, entry in sorted(files.items()) if name != _RUN]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -94,6 +113,9 @@ def load_bundle(path: Path) -> Bundle:
         _check_facts(stored, folder)
         if manifest["facts"] != {"nextbuy_format": FORMAT}:
             raise BundleError(f"{folder / storage.MANIFEST} has the facts {manifest['facts']}.")
+        run = storage.read_json(folder / _RUN) if (folder / _RUN).exists() else {}
+        if not isinstance(run, dict):
+            raise BundleError(f"{folder / _RUN} is no object.")
         catalog = Catalog.load(folder / "catalog.parquet")
         histories = _read_histories(folder, stored["time_kind"], len(catalog))
         models = {
@@ -104,7 +126,9 @@ def load_bundle(path: Path) -> Bundle:
         raise
     except (DamagedError, ConfigError) as error:
         raise BundleError(f"The bundle cannot be loaded. {error}") from error
-    return Bundle(catalog=catalog, histories=histories, models=models, facts=stored["facts"])
+    return Bundle(
+        catalog=catalog, histories=histories, models=models, facts=stored["facts"], run=run
+    )
 
 
 def _version_folder(path: Path) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from nextbuy import Predictor, PredictorConfig
+from nextbuy.bundle import content_hash
 from nextbuy.errors import BundleError, ConfigError, RunLockedError
 from nextbuy.training.checkpoint import run_lock
 from tests.shop import ITEMS, shop_log
@@ -226,3 +227,32 @@ def test_a_killed_run_given_again_publishes_the_same_weights(never_killed, tmp_p
     assert (tmp_path / weights).read_bytes() == (never_killed / weights).read_bytes()
     asked = [Predictor.load(out).predict(["u1"], k=6) for out in (never_killed, tmp_path)]
     assert_frame_equal(*asked)
+
+
+def test_equal_purchases_give_equal_bundles_in_whatever_order_the_rows_are(tmp_path):
+    """The hash leaves out the moment, the name of the file and the seconds, and nothing else."""
+    log = shop_log()
+    shuffled = log.sample(fraction=1.0, shuffle=True, seed=3)
+    log.write_csv(tmp_path / "log.csv")
+    shuffled.write_parquet(tmp_path / "other.parquet")
+    config = PredictorConfig(models=(*COUNTING, "tifu-knn", "lstm-rnn"), options=TINY, epochs=1)
+
+    def bundle_of(data, name, config=config):
+        return Predictor.fit(data, config=config).save(tmp_path / name)
+
+    first = bundle_of(str(tmp_path / "log.csv"), "a")
+    again = bundle_of(str(tmp_path / "log.csv"), "b")
+    other = bundle_of(str(tmp_path / "other.parquet"), "c")
+    assert content_hash(first) == content_hash(again) == content_hash(other)
+    reseeded = config.model_copy(update={"seed": 1})
+    assert content_hash(bundle_of(shuffled, "d", reseeded)) != content_hash(first)
+
+
+def test_a_loaded_predictor_knows_when_and_from_what_it_was_made(fitted, tmp_path):
+    fitted.save(tmp_path)
+    loaded = Predictor.load(tmp_path)
+    assert loaded.facts["source"] == "DataFrame"
+    assert loaded.facts["created"].startswith("20")
+    for before, after in zip(fitted.facts["leaderboard"], loaded.facts["leaderboard"], strict=True):
+        assert after["fit_seconds"] == before["fit_seconds"]
+        assert after["test"]["loss"] == before["test"]["loss"]

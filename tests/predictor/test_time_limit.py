@@ -79,7 +79,9 @@ def test_what_comes_after_the_end_of_fitting_is_not_begun(split):
 
 
 def test_without_time_for_a_single_model_it_says_so(split):
-    with pytest.raises(TimeIsUpError, match="too short for a single model; late: The time is up"):
+    with pytest.raises(
+        TimeIsUpError, match="too short for a single model; late was first: The time"
+    ):
         fit({"late": NeedsAnHour()}, split, soon())
 
 

@@ -86,8 +86,11 @@ def _network_options(
 
 def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:
     """The object of `--json`."""
+    from nextbuy.bundle import content_hash
+
     return {
         "bundle": str(version),
+        "hash": content_hash(version),
         "protocol": predictor.facts["protocol"],
         "rows": predictor.facts["rows"],
         "limit": predictor.facts["limit"],

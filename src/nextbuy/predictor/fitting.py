@@ -94,31 +94,11 @@ def fit_and_score(
     Raises:
         TimeIsUpError: If there was no time for a single model.
     """
-    seconds: dict[str, float] = {}
-    members: dict[str, Model] = {}
-    skipped: dict[str, str] = {}
-    for name, model in models.items():
-        progress.about(name)
-        options = FitOptions(
-            seed=config.seed,
-            epochs=config.epochs,
-            run_folder=None if run_folder is None else run_folder / name,
-            deadline=budget.fitted if budget.is_limited else None,
-            progress=progress,
-        )
-        started = time.monotonic()
-        try:
-            options.check_time()
-            model.fit(split.train, split.validation, split.catalog, options)
-            members[name] = model
-        except TimeIsUpError as error:
-            skipped[name] = str(error)
-        seconds[name] = time.monotonic() - started
-    if not members:
-        raise TimeIsUpError(
-            f"A time limit of {config.time_limit} s was too short for a single model; "
-            f"{next(iter(skipped))}: {next(iter(skipped.values()))}"
-        )
+    options = FitOptions(
+        seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress,
+        deadline=budget.fitted if budget.is_limited else None,
+    )  # fmt: skip
+    members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = dict(members)
     share = budget.share_of_cases(fitted, split.validation, split.test)
     split = replace(
@@ -150,6 +130,33 @@ def fit_and_score(
         members=members, models=fitted, rows=rows, weights=weights, skipped=skipped,
         scored_share=share,
     )  # fmt: skip
+
+
+def _fit_each(
+    models: Mapping[str, Model], split: Split, options: FitOptions
+) -> tuple[dict[str, Model], dict[str, float], dict[str, str]]:
+    """The models that were fitted in time, the seconds of each, and why others were not."""
+    seconds: dict[str, float] = {}
+    members: dict[str, Model] = {}
+    skipped: dict[str, str] = {}
+    for name, model in models.items():
+        options.progress.about(name)
+        folder = None if options.run_folder is None else options.run_folder / name
+        started = time.monotonic()
+        try:
+            options.check_time()
+            mine = replace(options, run_folder=folder)
+            model.fit(split.train, split.validation, split.catalog, mine)
+            members[name] = model
+        except TimeIsUpError as error:
+            skipped[name] = str(error)
+        seconds[name] = time.monotonic() - started
+    if not members:
+        name, reason = next(iter(skipped.items()))
+        raise TimeIsUpError(
+            f"The time limit was too short for a single model; {name} was first: {reason}"
+        )
+    return members, seconds, skipped
 
 
 def _score(

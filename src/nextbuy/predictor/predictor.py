@@ -4,7 +4,7 @@ import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,6 @@ from nextbuy import __version__
 from nextbuy.bundle import Bundle, load_bundle, save_bundle
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import encode
-from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.recoding import in_catalog
@@ -29,6 +28,7 @@ from nextbuy.models.protocol import FittedModel, Model, top_k
 from nextbuy.predictor.answers import predictions_table
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
+from nextbuy.predictor.facts import apart, protocol_facts, source_facts, together
 from nextbuy.predictor.fitting import LeaderboardRow, fit_and_score, limited_world
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
@@ -104,7 +104,7 @@ class Predictor:
             catalog=split.catalog,
             histories=in_catalog(encoded.histories, encoded.catalog, split.catalog),
             models={},
-            facts=_facts(source, options),
+            facts=source_facts(source, options),
         )
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
         world = limited_world(source, config)
@@ -117,7 +117,7 @@ class Predictor:
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
         predictor._members = fitted.members
         predictor.facts |= {
-            "protocol": _protocol(split, config),
+            "protocol": protocol_facts(split, config),
             "limit": None if world is None else world.limit(split.test, split.catalog),
             "leaderboard": [row.as_dict() for row in fitted.rows],
             "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
@@ -225,9 +225,9 @@ class Predictor:
 
         The checkpoints of the run are removed then: the same command later begins anew.
         """
-        facts = self.facts | {
+        facts, run = apart(self.facts)
+        facts |= {
             "config": self.config.model_dump(mode="json"),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {
                 name: importlib.metadata.version(name)
                 for name in ("numpy", "polars", "pyarrow", "safetensors", "torch")
@@ -235,8 +235,9 @@ class Predictor:
             | {"nextbuy": __version__},
         }
         bundle = Bundle(
-            catalog=self.catalog, models=self._members, facts=facts, histories=self.histories
-        )
+            catalog=self.catalog, models=self._members, facts=facts, histories=self.histories,
+            run=run | {"created": datetime.now(UTC).isoformat(timespec="seconds")},
+        )  # fmt: skip
         published = save_bundle(directory, bundle)
         if self._run_folder is not None:
             for name in self._members:
@@ -257,7 +258,7 @@ class Predictor:
                 catalog=bundle.catalog,
                 histories=bundle.histories,
                 models=bundle.models,
-                facts=bundle.facts,
+                facts=together(bundle.facts, bundle.run),
             )
         except (KeyError, TypeError, ValidationError, ConfigError) as error:
             raise BundleError(
@@ -272,42 +273,6 @@ def split_name(asked: SplitName, source: Source) -> str:
     if source.name == "world:uniform":
         return "held-out-users"
     return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
-
-
-def _protocol(split: Split, config: PredictorConfig) -> dict[str, Any]:
-    """How the scores are obtained."""
-    return {
-        "split": split.name,
-        "description": split.description,
-        "warning": split.warning,
-        "level": config.level,
-        "repeat": config.repeat,
-        "candidates": f"all {len(split.catalog):,} items of the catalog",
-    }
-
-
-def _facts(source: Source, options: ReadOptions) -> dict[str, Any]:
-    """What was read, and how."""
-    purchases = source.purchases
-    return {
-        "source": source.name,
-        "fingerprint": fingerprint(purchases),
-        "time_kind": purchases.time_kind,
-        "basket_kind": purchases.basket_kind,
-        "read_options": _read_facts(options),
-        "rows": {
-            "in": purchases.counts.rows_in,
-            "kept": purchases.counts.kept,
-            "rejected": purchases.counts.rejected,
-            "duplicates": purchases.counts.duplicates,
-        },
-    }
-
-
-def _read_facts(options: ReadOptions) -> dict[str, Any]:
-    """The options that say how a log is read, as JSON; not its limits, nor a pretended present."""
-    skipped = {"now", "limits"}
-    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in skipped}
 
 
 def _mapped(histories: Histories, run_folder: Path | None) -> Histories:

@@ -1,0 +1,67 @@
+"""What a predictor knows about itself, as JSON: what was read, how it was scored, and when."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from nextbuy.data.fingerprint import fingerprint
+from nextbuy.data.options import ReadOptions
+from nextbuy.data.sources import Source
+from nextbuy.predictor.config import PredictorConfig
+from nextbuy.splitting.cases import Split
+
+
+def apart(facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts that the data and config decide, and those that differ from run to run."""
+    rows = [dict(row) for row in facts.get("leaderboard", [])]
+    seconds = {row["model"]: row.pop("fit_seconds", None) for row in rows}
+    run = {"source": facts.get("source"), "fit_seconds": seconds}
+    same = {key: value for key, value in facts.items() if key != "source"}
+    return same | {"leaderboard": rows}, run
+
+
+def together(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """What `apart` took apart; older bundles have all of it among the facts."""
+    seconds = run.get("fit_seconds", {})
+    rows = [
+        {"fit_seconds": seconds.get(row["model"]), **row} for row in facts.get("leaderboard", [])
+    ]
+    return {"source": run.get("source"), "created": run.get("created"), **facts} | {
+        "leaderboard": rows
+    }
+
+
+def protocol_facts(split: Split, config: PredictorConfig) -> dict[str, Any]:
+    """How the scores are obtained."""
+    return {
+        "split": split.name,
+        "description": split.description,
+        "warning": split.warning,
+        "level": config.level,
+        "repeat": config.repeat,
+        "candidates": f"all {len(split.catalog):,} items of the catalog",
+    }
+
+
+def source_facts(source: Source, options: ReadOptions) -> dict[str, Any]:
+    """What was read, and how."""
+    purchases = source.purchases
+    return {
+        "source": source.name,
+        "fingerprint": fingerprint(purchases),
+        "time_kind": purchases.time_kind,
+        "basket_kind": purchases.basket_kind,
+        "read_options": _read_facts(options),
+        "rows": {
+            "in": purchases.counts.rows_in,
+            "kept": purchases.counts.kept,
+            "rejected": purchases.counts.rejected,
+            "duplicates": purchases.counts.duplicates,
+        },
+    }
+
+
+def _read_facts(options: ReadOptions) -> dict[str, Any]:
+    """The options that say how a log is read, as JSON; not its limits, nor a pretended present."""
+    skipped = {"now", "limits"}
+    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in skipped}
