@@ -8,6 +8,7 @@ from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source
 from nextbuy.predictor.config import PredictorConfig
+from nextbuy.predictor.fitting import Fitted
 from nextbuy.splitting.cases import Split
 
 
@@ -31,7 +32,21 @@ def together(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def protocol_facts(split: Split, config: PredictorConfig) -> dict[str, Any]:
+def results_facts(
+    fitted: Fitted, split: Split, config: PredictorConfig, limit: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """How good the models are, and how that was found out."""
+    return {
+        "protocol": _protocol(split, config),
+        "limit": limit,
+        "leaderboard": [row.as_dict() for row in fitted.rows],
+        "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
+        "skipped": fitted.skipped,
+        "scored_share": fitted.scored_share,
+    }
+
+
+def _protocol(split: Split, config: PredictorConfig) -> dict[str, Any]:
     """How the scores are obtained."""
     return {
         "split": split.name,

@@ -28,7 +28,7 @@ from nextbuy.models.protocol import FittedModel, Model, top_k
 from nextbuy.predictor.answers import predictions_table
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
-from nextbuy.predictor.facts import apart, protocol_facts, source_facts, together
+from nextbuy.predictor.facts import apart, results_facts, source_facts, together
 from nextbuy.predictor.fitting import LeaderboardRow, fit_and_score, limited_world
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
@@ -116,14 +116,8 @@ class Predictor:
             )  # fmt: skip
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
         predictor._members = fitted.members
-        predictor.facts |= {
-            "protocol": protocol_facts(split, config),
-            "limit": None if world is None else world.limit(split.test, split.catalog),
-            "leaderboard": [row.as_dict() for row in fitted.rows],
-            "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
-            "skipped": fitted.skipped,
-            "scored_share": fitted.scored_share,
-        }
+        limit = None if world is None else world.limit(split.test, split.catalog)
+        predictor.facts |= results_facts(fitted, split, config, limit)
         return predictor
 
     @property
