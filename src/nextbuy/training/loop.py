@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextbuy.data.histories import Histories
-from nextbuy.errors import NonFiniteLossError, TimeIsUpError, TrainingError
+from nextbuy.errors import NonFiniteLossError, TrainingError
 from nextbuy.nn.recurrent import Weights
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.storage import failpoint
@@ -20,6 +20,7 @@ from nextbuy.training.batches import (
     num_batches,
 )
 from nextbuy.training.checkpoint import Checkpoints, TrainingState
+from nextbuy.training.clock import Clock
 from nextbuy.training.engine import Engine, TrainingConfig
 from nextbuy.training.interruption import Interrupted, StopRequest, stop_on_signals
 from nextbuy.training.log import TrainingLog
@@ -84,15 +85,11 @@ def train(
     """
     windows = cut_into_windows(histories, config.longest_window)
     checkpoints = None if run_folder is None else Checkpoints(run_folder, identity or {})
-    state = None if checkpoints is None else checkpoints.newest(config.patience)
-    if state is None:
-        state = TrainingState(stopping=EarlyStopping(patience=config.patience))
-    else:
-        engine.restore(state.weights, state.optimizer)
+    state = _resume(engine, checkpoints, config)
     log = TrainingLog(None if run_folder is None else run_folder / "log.jsonl", state.log_offset)
     run = _Run(
         engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
-        _Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
+        Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
     )  # fmt: skip
     steps_left = config.epochs * run.batches_per_epoch
     run.progress.start("train", total=steps_left, done=state.step)
@@ -113,36 +110,15 @@ def train(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Clock:
-    """The time that training may take; what validation takes is set aside."""
-
-    started: float
-    ends: float
-
-    @classmethod
-    def until(cls, deadline: float | None, validate: Callable[[], object]) -> "_Clock":
-        """Measures how long a validation takes, if it matters."""
-        started = time.monotonic()
-        if deadline is None:
-            return cls(started=started, ends=math.inf)
-        validate()
-        now = time.monotonic()
-        clock = cls(started=now, ends=deadline - 1.5 * (now - started))
-        if clock.is_over():
-            raise TimeIsUpError(
-                f"The time is up: {max(0.0, deadline - now):.0f} s are left to train, and to "
-                f"validate takes {now - started:.0f} s."
-            )
-        return clock
-
-    def gone(self) -> float:
-        """Share of the time that is gone; 0 without a deadline."""
-        return (time.monotonic() - self.started) / (self.ends - self.started)
-
-    def is_over(self) -> bool:
-        """Whether it is time to validate for the last time."""
-        return time.monotonic() >= self.ends
+def _resume(
+    engine: Engine, checkpoints: Checkpoints | None, config: TrainingConfig
+) -> TrainingState:
+    """The newest state, restored into the engine; the start if there is none."""
+    state = None if checkpoints is None else checkpoints.newest(config.patience)
+    if state is None:
+        return TrainingState(stopping=EarlyStopping(patience=config.patience))
+    engine.restore(state.weights, state.optimizer)
+    return state
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +133,7 @@ class _Run:
     checkpoints: Checkpoints | None
     log: TrainingLog
     progress: Progress
-    clock: _Clock
+    clock: Clock
     saved_at: float = 0.0
     batches_per_epoch: int = 0
 
