@@ -73,9 +73,8 @@ def train(
         run_folder: For checkpoints and the log; None keeps neither.
         identity: What a checkpoint must agree with to be resumed.
         progress: Told about every step.
-        deadline: Moment of `time.monotonic()` to end by. The learning rate falls with the time that
-            is gone if that is more than the steps that are done; the bytes then depend on the
-            speed of the machine.
+        deadline: Moment of `time.monotonic()` to end by. The learning rate then falls with the
+            time that is gone, and the bytes depend on the speed of the machine.
 
     Raises:
         TimeIsUpError: If there is no time for a step and a validation.
@@ -91,8 +90,7 @@ def train(
         engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
         Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
     )  # fmt: skip
-    steps_left = config.epochs * run.batches_per_epoch
-    run.progress.start("train", total=steps_left, done=state.step)
+    run.progress.start("train", config.epochs * run.batches_per_epoch, done=state.step)
     try:
         with stop_on_signals() as stop:
             while state.epoch < config.epochs and not state.finished:
