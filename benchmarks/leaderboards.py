@@ -154,8 +154,8 @@ def render() -> None:
         "every model with the defaults of `nextbuy train`, one seed. Half-widths of 95 % bootstrap "
         "intervals over users stand behind ±. Choices (learning rates, calibration, weights of the "
         "blend) were made on validation; the test cases were scored once. *loss* is in nats a "
-        "purchase; *accuracy* says how often the first offer was in the next basket; *ece* is the "
-        "error of the probability of the first offer; *weight* the share of the blend.\n",
+        "purchase; *accuracy* says how often the first offer was in the next basket; *ece* the "
+        "calibration error of the first offer, each purchase counting once; *weight* the share of the blend.\n",
     ]
     for name, log in LOGS.items():
         place = RESULTS / f"leaderboard-{name}.json"

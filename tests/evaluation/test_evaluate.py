@@ -96,12 +96,16 @@ def test_the_intervals_hold_the_score_and_the_seed_decides_them(single_targets):
 
 
 def test_a_right_offer_came_true_as_one_part_of_its_basket():
-    """Who buys 2 items buys either as "the next" with 50 %: saying so is calibrated."""
-    cases = cases_of([[]] * 2, [[1, 2], [1, 2]])
-    found = evaluate(TableModel([[0.5, 0.5], [0.5, 0.5]]), cases, catalog_of(2))
+    """Baskets of 2 and of 1: item 1 was 2 of 3 purchases, and saying so is calibrated."""
+    cases = cases_of([[]] * 2, [[1, 2], [1]])
+    found = evaluate(TableModel([[2 / 3, 1 / 3]] * 2), cases, catalog_of(2))
     assert found.metrics["accuracy"] == 1.0
     assert found.metrics["ece"] == pytest.approx(0.0, abs=1e-6)
     assert found.reliability.ece == pytest.approx(0.0, abs=1e-6)
+    assert found.reliability.counts.sum() == 3
+    off = evaluate(TableModel([[0.9, 0.1]] * 2), cases, catalog_of(2))
+    assert off.metrics["ece"] == pytest.approx(0.9 - 2 / 3, abs=1e-6)
+    assert off.reliability.ece == pytest.approx(off.metrics["ece"])
 
 
 def test_more_cases_make_the_interval_narrower(single_targets):

@@ -87,7 +87,7 @@ def test_the_reliability_diagram_counts_its_cases(tmp_path):
 
 def test_the_reliability_diagram_of_no_cases_is_empty_but_there(tmp_path):
     words = words_of(reliability_diagram(reliability(np.zeros(0), np.zeros(0))), tmp_path)
-    assert "cases" in words
+    assert "purchases" in words
 
 
 def test_the_distance_to_the_limit_shows_every_score(tmp_path):

@@ -40,7 +40,7 @@ class Evaluation:
         intervals: 95 % bootstrap percentile interval of those that have one.
         protocol: Split, target, candidates and definitions, to be shown beside the scores.
         slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
-        reliability: Confidence of the first offer against the share of the targets that it was.
+        reliability: Confidence of the first offer against the share of purchases that it named.
         first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
     """
 
@@ -117,7 +117,7 @@ def summarize(
         "candidates": f"the whole catalog, {scores.num_items} items, none sampled",
         "ties": "broken by item index",
         "repeat": str(repeat),
-        "ece": "probability of the first offer against the share of the targets that it was",
+        "ece": "probability of the first offer against the share of the purchases that it named",
         "unknown_targets": "a miss in every ranking metric, left out of the loss",
         "intervals": f"95 % bootstrap percentiles over cases, {num_resamples} resamples, "
         f"seed {seed}",
@@ -128,7 +128,9 @@ def summarize(
         intervals=_in_order(intervals),
         protocol={**(protocol or {}), **words},
         slices=slices_of(scores, catalog),
-        reliability=calibration.reliability(found.confidence, found.shares),
+        reliability=calibration.reliability(
+            found.confidence, found.outcomes.hits, found.num_purchases
+        ),
         first_offers=found.first_offers,
     )
 
@@ -183,11 +185,13 @@ class _Found:
         self._thresholded = np.stack(
             classification.thresholded(self.outcomes, self.confidence), axis=1
         )
-        self.shares: Float64 = self.outcomes.hits / np.maximum(np.diff(scores.target_offsets), 1)
-        # ECE = sum over bins of |sum of (share - confidence)| / n: linear inside each bin.
+        self.num_purchases = np.diff(scores.target_offsets).astype(np.float64)
+        # ECE = sum over bins of |right - n * confidence| / n: linear inside each bin.
         bins = calibration.confidence_bins(self.confidence)
         self._gaps = np.zeros((len(scores), calibration.NUM_BINS))
-        self._gaps[np.arange(len(scores)), bins] = self.shares - self.confidence
+        self._gaps[np.arange(len(scores)), bins] = (
+            self.outcomes.hits - self.num_purchases * self.confidence
+        )
 
     def ratios(self, weights: Float64) -> dict[str, Float64]:
         """The metrics that are no means over cases, under each row of case weights [b, C]."""
@@ -201,7 +205,7 @@ class _Found:
             "precision_thresholded": classification.ratios(hits, offered),
             "recall_thresholded": classification.ratios(hits, targets),
             "ece": classification.ratios(
-                np.abs(weights @ self._gaps).sum(axis=1), weights.sum(axis=1)
+                np.abs(weights @ self._gaps).sum(axis=1), weights @ self.num_purchases
             ),
         }
 

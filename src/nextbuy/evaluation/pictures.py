@@ -88,7 +88,7 @@ def training_curve(
 def reliability_diagram(
     found: Reliability, *, title: str = "Calibration of the first offer"
 ) -> "VConcatChart":
-    """Accuracy against confidence, bin by bin, above the number of cases in each bin.
+    """Accuracy against confidence, bin by bin, above the number of purchases in each bin.
 
     Bars on the diagonal are honest; below it the model promises too much.
     """
@@ -111,7 +111,7 @@ def reliability_diagram(
     counts = bars.mark_bar(color=LIGHT, stroke="white").encode(
         x=alt.X("low:Q").title("said: probability of the first offer").scale(domain=[0, top])
         .axis(percent),
-        y=alt.Y("count:Q").title("cases").axis(tickCount=3, grid=False, format="~s"),
+        y=alt.Y("count:Q").title("purchases").axis(tickCount=3, grid=False, format="~s"),
         y2=alt.datum(0),
     )  # fmt: skip
     numbers = bars.mark_text(baseline="bottom", dy=-2, fontSize=10, color=GREY).encode(

@@ -1,8 +1,8 @@
-"""Does what is said to happen with 30 % happen in 30 % of the cases?
+"""Does what is said to happen with 30 % happen in 30 % of the purchases?
 
 A model answers with the probabilities of the next purchase. Where the answer is a basket of n
-items, the next purchase is any one of them, and a right offer came true as one n-th: so the shares
-that came true sum to 1 over the items, as the probabilities do.
+items, it was asked n times: a first offer that is in the basket was right once and wrong n - 1
+times. So the shares that came true sum to 1 over the items, as the probabilities do.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,9 @@ class Reliability:
     """Confidence and accuracy of the first offer, bin by bin; bin b is (b / B, (b + 1) / B].
 
     Attributes:
-        counts: Cases in each bin, length B.
+        counts: Purchases in each bin, length B.
         confidence: Mean probability of the first offer, `nan` in an empty bin.
-        accuracy: Mean share of the targets that the first offer was, `nan` in an empty bin. With
-            one target a case it is the share of first offers that were right.
+        accuracy: Share of the purchases that the first offer named, `nan` in an empty bin.
     """
 
     counts: Float64
@@ -53,20 +52,25 @@ def confidence_bins(
 
 
 def reliability(
-    confidence: NDArray[np.floating], shares: NDArray[np.generic], num_bins: int = NUM_BINS
+    confidence: NDArray[np.floating],
+    right: NDArray[np.generic],
+    num_purchases: Float64 | None = None,
+    num_bins: int = NUM_BINS,
 ) -> Reliability:
-    """Sort cases into equal-width bins by confidence.
+    """Sort purchases into equal-width bins by confidence.
 
     Args:
         confidence: Probability of each case's first offer, in [0, 1], length C.
-        shares: The share of the case's targets that it was, in [0, 1], length C.
+        right: How many of the case's purchases it named, length C.
+        num_purchases: How many there were, length C; None is one each.
         num_bins: B.
     """
+    n = np.ones(len(confidence)) if num_purchases is None else num_purchases
     bins = confidence_bins(confidence, num_bins)
-    counts = np.bincount(bins, minlength=num_bins).astype(np.float64)
+    counts = np.bincount(bins, n, num_bins).astype(np.float64)
     filled = np.where(counts > 0, counts, np.nan)
     return Reliability(
         counts=counts,
-        confidence=np.bincount(bins, confidence, num_bins) / filled,
-        accuracy=np.bincount(bins, shares, num_bins) / filled,
+        confidence=np.bincount(bins, n * confidence, num_bins) / filled,
+        accuracy=np.bincount(bins, right, num_bins) / filled,
     )
