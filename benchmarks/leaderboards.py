@@ -155,7 +155,8 @@ def render() -> None:
         "intervals over users stand behind ±. Choices (learning rates, calibration, weights of the "
         "blend) were made on validation; the test cases were scored once. *loss* is in nats a "
         "purchase; *accuracy* says how often the first offer was in the next basket; *ece* the "
-        "calibration error of the first offer, each purchase counting once; *weight* the share of the blend.\n",
+        "calibration error of the first offer, each purchase counting once; *weight* the share of "
+        "the blend.\n",
     ]
     for name, log in LOGS.items():
         place = RESULTS / f"leaderboard-{name}.json"
