@@ -59,7 +59,10 @@ def test_train_with_json_prints_one_object_and_nothing_else(log, tmp_path, run):
     code, out, err = run("train", log, "--out", tmp_path / "b", *COUNTING, "--json")
     found = json.loads(out)
     assert code == 0
-    assert set(found) == {"bundle", "protocol", "rows", "limit", "leaderboard"}
+    assert set(found) == {
+        "bundle", "hash", "protocol", "rows", "limit", "leaderboard", "blend", "skipped",
+        "scored_share",
+    }  # fmt: skip
     assert found["rows"]["in"] == found["rows"]["kept"] == shop_log().height
     models = [row["model"] for row in found["leaderboard"]]
     assert models == ["popularity", "personal-frequency", "blend"]

@@ -182,6 +182,9 @@ def test_slices_add_up_to_the_whole():
         "history: 5-19 purchases": 2,
         "history: 20-99 purchases": 1,
         "history: 100+ purchases": 1,
+        "basket: 1 item": 8,
+        "target: bought before": 1,  # the seventh case
+        "target: new to the user": 6,  # the eighth is unknown
         "items: head": 2,  # item 1 makes up the first third of 90 purchases
         "items: middle": 2,  # items 2 and 4 begin in the second third
         "items: tail": 3,
@@ -194,6 +197,37 @@ def test_slices_add_up_to_the_whole():
         finite = [row for row in rows if not math.isnan(row["loss"])]
         assert finite
     assert math.isnan(found.slices["items: unknown"]["loss"])
+
+
+def test_slices_by_basket_category_and_platform():
+    table = catalog_of(4).table.with_columns(
+        category=pl.Series(["food", "food", "toys", None]),
+        platform=pl.Series(["shop", "shop", "shop", "shop"]),
+    )
+    targets = [[1, 2], [3], [4], [1, 2, 3, 4], [UNKNOWN]]
+    found = evaluate(
+        TableModel([[0.4, 0.3, 0.2, 0.1]] * 5),
+        cases_of([[1]] * 5, targets),
+        Catalog(table=table),
+        num_resamples=0,
+    ).slices
+    assert {name: row["n"] for name, row in found.items() if name.startswith("basket")} == {
+        "basket: 1 item": 3, "basket: 2-4 items": 2,
+    }  # fmt: skip
+    assert found["category: food"]["n"] == 2  # the first and the fourth case have food
+    assert found["category: food"]["accuracy"] == 1.0
+    assert found["category: toys"]["n"] == 2
+    assert found["category: toys"]["accuracy"] == 0.0
+    assert not [name for name in found if name.startswith("platform")]  # one tells nothing apart
+
+
+def test_gains_are_the_share_of_targets_in_ever_longer_lists():
+    p = np.arange(30, 0, -1) / 465
+    cases = cases_of([[]] * 3, [[1, 2], [15], [UNKNOWN]])
+    found = evaluate(TableModel([p] * 3), cases, catalog_of(30), num_resamples=0)
+    assert found.gains == {1: 0.25, 2: 0.5, 5: 0.5, 10: 0.5, 20: 0.75, 30: 0.75}
+    nothing = evaluate(TableModel([p]), cases_of([[]], [[]]), catalog_of(30), num_resamples=0)
+    assert nothing.gains == {}
 
 
 def test_the_protocol_says_how_the_scores_were_obtained():

@@ -40,6 +40,7 @@ class Evaluation:
         intervals: 95 % bootstrap percentile interval of those that have one.
         protocol: Split, target, candidates and definitions, to be shown beside the scores.
         slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
+        gains: Share of the targets among the first k offers, by k; see `ranking.gains`.
         reliability: Confidence of the first offer against the share of purchases that it named.
         first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
     """
@@ -48,6 +49,7 @@ class Evaluation:
     intervals: Intervals
     protocol: dict[str, object]
     slices: dict[str, Metrics]
+    gains: dict[int, float]
     reliability: Reliability
     first_offers: Int32
 
@@ -128,6 +130,7 @@ def summarize(
         intervals=_in_order(intervals),
         protocol={**(protocol or {}), **words},
         slices=slices_of(scores, catalog),
+        gains=ranking.gains(scores.ranks, scores.num_items),
         reliability=calibration.reliability(
             found.confidence, found.outcomes.hits, found.num_purchases
         ),

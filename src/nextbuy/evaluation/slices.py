@@ -1,9 +1,12 @@
 """For whom a model is good, and for which items."""
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from nextbuy import columns
 from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import UNKNOWN
 from nextbuy.evaluation.scoring import CaseScores
 from nextbuy.metrics import likelihood, ranking
 
@@ -16,8 +19,14 @@ _LENGTHS = (
 )
 
 
+_BASKETS = (("1 item", 1, 1), ("2-4 items", 2, 4), ("5-9 items", 5, 9), ("10+ items", 10, None))
+_LARGEST = 8
+"""Categories and platforms that get a slice of their own."""
+
+
 def slices_of(scores: CaseScores, catalog: Catalog) -> dict[str, dict[str, float]]:
-    """Scores by user (new or returning), history length, and popularity of the target.
+    """Scores by user (new or returning), history length, size of the next basket, and target:
+    bought before or not, popularity, category and platform.
 
     Head, middle and tail are the items that make up the first, second and last third of all
     purchases in the catalog, most popular first. An item slice looks for its targets only, among
@@ -30,11 +39,37 @@ def slices_of(scores: CaseScores, catalog: Catalog) -> dict[str, dict[str, float
     users = {"users: new": lengths == 0, "users: returning": lengths > 0}
     for name, low, high in _LENGTHS:
         users[f"history: {name}"] = (lengths >= low) & (True if high is None else lengths <= high)
+    sizes = np.diff(scores.target_offsets)
+    for name, low, high in _BASKETS:
+        users[f"basket: {name}"] = (sizes >= low) & (True if high is None else sizes <= high)
     slices = {name: _row(scores.take(np.flatnonzero(cases))) for name, cases in users.items()}
+    known = scores.target_items != UNKNOWN
+    slices["target: bought before"] = _row(scores.part(scores.repeats))
+    slices["target: new to the user"] = _row(scores.part(known & ~scores.repeats))
     third = _thirds(catalog)[scores.target_items]  # -1, an unknown item, is the last entry
     for number, name in enumerate(("head", "middle", "tail", "unknown")):
         slices[f"items: {name}"] = _row(scores.part(third == number))
+    for column in (columns.CATEGORY, columns.PLATFORM):
+        for name, is_in in _largest(catalog, column).items():
+            slices[f"{column}: {name}"] = _row(scores.part(is_in[scores.target_items]))
     return {name: row for name, row in slices.items() if row["n"] > 0}
+
+
+def _largest(catalog: Catalog, column: str) -> dict[str, NDArray[np.bool_]]:
+    """Whether each item index is in one of the largest groups of a column; length V + 2.
+
+    Nothing if the column tells no items apart, or tells every item apart.
+    """
+    groups = catalog.table.group_by(column).agg(pl.col("num_purchases").sum(), pl.len())
+    groups = groups.drop_nulls(column).sort("num_purchases", column, descending=[True, False])
+    if not 1 < groups.height < len(catalog):
+        return {}
+    values = catalog.table[column]
+    found = {}
+    for name in groups[column].head(_LARGEST):
+        inside = (values == name).fill_null(False).to_numpy()
+        found[str(name)] = np.concatenate([[False], inside, [False]])
+    return found
 
 
 def _thirds(catalog: Catalog) -> NDArray[np.int64]:

@@ -76,6 +76,21 @@ def revenue(values: NDArray[np.floating], ranks: Ranks, offsets: Offsets, k: int
     return np.where(sum_per_case(known, offsets) > 0, earned, np.nan)
 
 
+def gains(ranks: Ranks, num_items: int) -> dict[int, float]:
+    """Share of all targets that are among the first k offers, for k = 1, 2, 5, 10, 20, .. up to V.
+
+    A target that the catalog lacks is in no list. Empty without targets.
+
+    Args:
+        ranks: From 1, `MISSED` where there is none.
+        num_items: V.
+    """
+    if len(ranks) == 0:
+        return {}
+    steps = [m * 10**e for e in range(10) for m in (1, 2, 5) if m * 10**e < num_items]
+    return {k: float((ranks <= k).mean()) for k in [*steps, num_items]}
+
+
 def coverage(top_items: NDArray[np.integer], num_items: int) -> float:
     """Share of the catalog that is offered to anybody; `nan` for an empty catalog.
 

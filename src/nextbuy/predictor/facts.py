@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
-from nextbuy.data.fingerprint import fingerprint
+from nextbuy.data.doctor import examine
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source
+from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.predictor.fitting import Fitted
 from nextbuy.splitting.cases import Split
+
+_OF_THE_RUN: Final = ("source", "health")  # health quotes rows with the name of their file
 
 
 def apart(facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Facts that the data and config decide, and those that differ from run to run."""
     rows = [dict(row) for row in facts.get("leaderboard", [])]
     seconds = {row["model"]: row.pop("fit_seconds", None) for row in rows}
-    run = {"source": facts.get("source"), "fit_seconds": seconds}
-    same = {key: value for key, value in facts.items() if key != "source"}
+    run = {key: facts.get(key) for key in _OF_THE_RUN} | {"fit_seconds": seconds}
+    same = {key: value for key, value in facts.items() if key not in _OF_THE_RUN}
     return same | {"leaderboard": rows}, run
 
 
@@ -27,9 +30,8 @@ def together(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]
     rows = [
         {"fit_seconds": seconds.get(row["model"]), **row} for row in facts.get("leaderboard", [])
     ]
-    return {"source": run.get("source"), "created": run.get("created"), **facts} | {
-        "leaderboard": rows
-    }
+    told = {key: run.get(key) for key in (*_OF_THE_RUN, "created")}
+    return told | dict(facts) | {"leaderboard": rows}
 
 
 def results_facts(
@@ -40,9 +42,24 @@ def results_facts(
         "protocol": _protocol(split, config),
         "limit": limit,
         "leaderboard": [row.as_dict() for row in fitted.rows],
+        "evaluation": {row.model: _in_detail(row.test) for row in fitted.rows},
         "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
         "skipped": fitted.skipped,
         "scored_share": fitted.scored_share,
+    }
+
+
+def _in_detail(found: Evaluation) -> dict[str, Any]:
+    """What a report shows of a model beside its scores."""
+    bins = found.reliability
+    return {
+        "slices": found.slices,
+        "gains": found.gains,
+        "reliability": {
+            "counts": bins.counts.tolist(),
+            "confidence": bins.confidence.tolist(),
+            "accuracy": bins.accuracy.tolist(),
+        },
     }
 
 
@@ -61,9 +78,11 @@ def _protocol(split: Split, config: PredictorConfig) -> dict[str, Any]:
 def source_facts(source: Source, options: ReadOptions) -> dict[str, Any]:
     """What was read, and how."""
     purchases = source.purchases
+    health = examine(purchases).as_dict()
     return {
         "source": source.name,
-        "fingerprint": fingerprint(purchases),
+        "fingerprint": health["fingerprint"],
+        "health": health,
         "time_kind": purchases.time_kind,
         "basket_kind": purchases.basket_kind,
         "read_options": _read_facts(options),
