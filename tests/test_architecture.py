@@ -18,7 +18,7 @@ LAYERS = {
     "models": 5,
     **dict.fromkeys(["evaluation", "bundle", "testing"], 6),
     "predictor": 7,
-    **dict.fromkeys(["tuning", "service", "cluster"], 8),
+    **dict.fromkeys(["report", "tuning", "service", "cluster"], 8),
     "cli": 9,
 }
 

@@ -9,7 +9,7 @@ import pytest
 from nextbuy.cli.app import main
 from tests.shop import shop_log
 
-COMMANDS = ("demo", "doctor", "train", "evaluate", "predict")
+COMMANDS = ("demo", "doctor", "train", "evaluate", "predict", "report")
 COUNTING = ("--models", "popularity,personal-frequency")
 
 

@@ -78,7 +78,7 @@ def test_a_short_or_partial_log_can_be_drawn(tmp_path, epochs):
 
 
 def test_the_reliability_diagram_counts_its_cases(tmp_path):
-    confidence = np.array([0.1] * 30 + [0.3] * 7 + [0.5] * 4)
+    confidence = np.array([0.1] * 30 + [0.3] * 7 + [0.01] * 4)
     found = reliability(confidence, np.arange(41) % 2)
     words = words_of(reliability_diagram(found), tmp_path)
     assert {"30", "7", "4"} <= set(words)

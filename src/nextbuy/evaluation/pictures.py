@@ -29,6 +29,9 @@ _WIDTH: Final = 480
 _ROW: Final = 26
 """Height of a row of bars or dots."""
 
+_FEW: Final = 20
+"""Purchases below which a bar says nothing."""
+
 _NAMES: Final = {
     "loss": "loss (nats, lower is better)",
     "accuracy": "accuracy (higher is better)",
@@ -93,7 +96,9 @@ def reliability_diagram(
     Bars on the diagonal are honest; below it the model promises too much.
     """
     alt = _altair()
-    bins = _filled_bins(found)
+    everything = _filled_bins(found)
+    enough = everything.filter(pl.col("count") >= _FEW)
+    bins = enough if enough.height else everything
     seen = [0.0, *bins["high"], *bins["accuracy"]]
     top = min(1.0, max(seen)) or 1.0  # a model that never says 20 % needs no room for 100 %
     percent = alt.Axis(format="%", grid=False, tickCount=5)
@@ -108,13 +113,14 @@ def reliability_diagram(
         diagonal,
         dots.encode(x=alt.X("confidence:Q"), y=y),
     ).properties(width=_WIDTH, height=300)
-    counts = bars.mark_bar(color=LIGHT, stroke="white").encode(
+    below_bars = alt.Chart(everything.filter(pl.col("low") < top)).encode(x=x, x2="high:Q")
+    counts = below_bars.mark_bar(color=LIGHT, stroke="white").encode(
         x=alt.X("low:Q").title("said: probability of the first offer").scale(domain=[0, top])
         .axis(percent),
         y=alt.Y("count:Q").title("purchases").axis(tickCount=3, grid=False, format="~s"),
         y2=alt.datum(0),
     )  # fmt: skip
-    numbers = bars.mark_text(baseline="bottom", dy=-2, fontSize=10, color=GREY).encode(
+    numbers = below_bars.mark_text(baseline="bottom", dy=-2, fontSize=10, color=GREY).encode(
         x=alt.X("middle:Q"),
         x2=alt.Undefined,
         y=alt.Y("count:Q"),
@@ -123,7 +129,8 @@ def reliability_diagram(
     below = alt.layer(counts, numbers).properties(width=_WIDTH, height=80)
     subtitle = [
         "bars: share that was right, dots at the mean probability said; dashed: honest",
-        f"expected calibration error {found.ece:.3f}, n = {int(found.counts.sum()):,}",
+        f"expected calibration error {found.ece:.3f}, n = {int(found.counts.sum()):,}; "
+        f"bars of fewer than {_FEW} are left out",
     ]
     chart: VConcatChart = alt.vconcat(above, below, spacing=12)
     return _finished(chart, title, subtitle)
@@ -243,14 +250,46 @@ def leaderboard_dots(
     return _finished(chart, title, "dots: score on the test; lines: 95 % bootstrap interval")
 
 
-def save_svg(chart: Any, path: Path) -> Path:
-    """Write a chart as SVG; needs neither a browser nor a network.
+def gains_chart(curves: Mapping[str, Mapping[int, float]], *, title: str = "Gains") -> "LayerChart":
+    """Share of all purchases that a list of k offers holds, a line a model.
+
+    Args:
+        curves: Share by k, of each model; see `ranking.gains`.
+        title: What is shown.
+    """
+    alt = _altair()
+    rows = [(name, k, share) for name, curve in curves.items() for k, share in curve.items()]
+    table = pl.DataFrame(rows, schema=["model", "k", "share"], orient="row")
+    ends = table.group_by("model", maintain_order=True).agg(pl.all().sort_by("k").first())
+    names = list(curves)
+    x = alt.X("k:Q").title("k, length of the list").scale(type="log", nice=False)
+    y = alt.Y("share:Q").title("purchases held").axis(alt.Axis(format="%", tickCount=5))
+    colour = alt.Color("model:N").title(None).sort(names)
+    colour = colour.scale(domain=names, range=[BLUE, ORANGE, GREY][: len(names)])
+    base = alt.Chart(table).encode(
+        x=x.axis(grid=False, format="~s", values=_powers_of_ten(table["k"])),
+        y=y, color=colour.legend(alt.Legend(orient="top", labelFontSize=12)),
+    )  # fmt: skip
+    layers = [base.mark_line(strokeWidth=2), base.mark_point(size=22, filled=True, opacity=1)]
+    chart: LayerChart = alt.layer(*layers).properties(width=_WIDTH, height=260)
+    best = ", ".join(f"{row['model']} {row['share']:.1%}" for row in ends.to_dicts())
+    return _finished(chart, title, f"with a single offer: {best}")
+
+
+def to_svg(chart: Any) -> str:
+    """A chart as SVG; needs neither a browser nor a network.
 
     Raises:
         MissingExtraError: If vl-convert is not installed.
     """
+    drawn: str = _converter().vegalite_to_svg(chart.to_json())
+    return drawn
+
+
+def save_svg(chart: Any, path: Path) -> Path:
+    """Write a chart as SVG; see `to_svg`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_converter().vegalite_to_svg(chart.to_json()), encoding="utf-8")
+    path.write_text(to_svg(chart), encoding="utf-8")
     return path
 
 
@@ -297,6 +336,10 @@ def _spread_labels(
     for value in ends[column]:
         places.append(max(value, places[-1] + apart) if places else value)
     return ends.with_columns(label_at=pl.Series(places, dtype=pl.Float64))
+
+
+def _powers_of_ten(values: pl.Series) -> list[int]:
+    return [10**e for e in range(len(str(values.max())))]
 
 
 def _drawable(value: float) -> float | None:
