@@ -19,7 +19,7 @@ from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.splitting.cases import Cases
 
-_BATCH: Final = 512
+_BATCH: Final = 16
 
 
 class EaseConfig(BaseModel):
@@ -35,7 +35,10 @@ class EaseConfig(BaseModel):
         default=12_000, ge=1, description="larger catalogs are solved item by item, sparsely"
     )
     neighbours: int = Field(
-        default=100, ge=1, description="items that an item may depend on when solved sparsely"
+        default=50, ge=1, description="items that an item may depend on when solved sparsely"
+    )
+    fewest_users: int = Field(
+        default=5, ge=1, description="items with fewer buyers are left out when solved sparsely"
     )
 
 
@@ -61,9 +64,16 @@ class Ease(ScoredModel):
         if len(catalog) <= self.config.dense_items:
             options.check_time(_seconds_of_dense(len(catalog)))
             return {"weights": dense_weights(bought, self.config.penalty)}
-        neighbours = cosine_neighbours(bought, self.config.neighbours, 10.0, options)
-        weights = sparse_weights(bought, neighbours, self.config.penalty, options)
-        return matrices.to_arrays("weights", weights)
+        # What hardly anybody bought says nothing about the rest, and is half of a large catalog.
+        num_users = np.bincount(bought.indices, minlength=len(catalog))
+        kept = np.flatnonzero(num_users >= self.config.fewest_users)
+        known = bought[:, kept]
+        neighbours = cosine_neighbours(known, self.config.neighbours, 10.0, options)
+        weights = sparse_weights(known, neighbours, self.config.penalty, options).tocoo()
+        whole = sparse.csr_array(
+            (weights.data, (kept[weights.row], kept[weights.col])), shape=(len(catalog),) * 2
+        )
+        return matrices.to_arrays("weights", whole)
 
     def scores(self, arrays: Arrays, histories: Histories, num_items: int) -> Float32:
         """What the own items speak for; what they speak against counts 0."""
@@ -109,38 +119,46 @@ def dense_weights(bought: matrices.Csr, penalty: float) -> Float32:
 def sparse_weights(
     bought: matrices.Csr, neighbours: matrices.Csr, penalty: float, options: FitOptions
 ) -> matrices.Csr:
-    """Ridge regression of each item on its neighbours, many small systems at once."""
-    gram = (bought.T.tocsr() @ bought).tocsr()
+    """Ridge regression of each item on its neighbours, some small systems at once."""
+    by_item = bought.tocsc()
     lengths = np.diff(neighbours.indptr)
     num_items, width = len(lengths), int(lengths.max(initial=1))
     table = np.full((num_items, width), -1, dtype=np.int64)
     table[np.arange(width) < lengths[:, None]] = neighbours.indices
     rows, columns, values = [], [], []
+    if num_items == 0:
+        return sparse.csr_array((0, 0), dtype=np.float32)
     for start in range(0, num_items, _BATCH):
         options.check_time()
         near = table[start : start + _BATCH]
-        solved = _solve(gram, near, np.arange(start, start + len(near)), penalty)
+        items = np.arange(start, start + len(near))
+        solved = _solve(by_item, near, items, penalty)
         kept = (near >= 0) & (solved != 0)
-        item = np.broadcast_to(np.arange(start, start + len(near))[:, None], near.shape)
         rows.append(near[kept])
-        columns.append(item[kept])
+        columns.append(np.broadcast_to(items[:, None], near.shape)[kept])
         values.append(solved[kept])
     joined = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     return sparse.csr_array(joined, shape=(num_items, num_items))
 
 
 def _solve(
-    gram: matrices.Csr, near: NDArray[np.int64], items: NDArray[np.int64], penalty: float
+    by_item: matrices.Csr, near: NDArray[np.int64], items: NDArray[np.int64], penalty: float
 ) -> Float32:
-    """b of each item over its neighbours, [items, width]; 0 where there is no neighbour."""
+    """b of each item over its neighbours, [items, width]; 0 where there is no neighbour.
+
+    The Gram matrix of all that these items need is made at once and cut into their systems: looking
+    its entries up in the whole one, a sparse matrix, takes a hundred times as long.
+    """
     real = near >= 0
-    safe = np.where(real, near, 0)
-    width = near.shape[1]
-    left = np.repeat(safe, width, axis=1).ravel(), np.tile(safe, (1, width)).ravel()
-    systems = np.asarray(gram[left], dtype=np.float32).reshape(len(near), width, width)
+    safe = np.where(real, near, items[:, None])
+    needed = np.unique(np.append(safe, items))
+    part = by_item[:, needed]
+    gram = np.asarray((part.T @ part).toarray(), dtype=np.float32)
+    places = np.searchsorted(needed, safe)
+    systems = gram[places[:, :, None], places[:, None, :]]
     systems *= real[:, :, None] & real[:, None, :]
+    width = near.shape[1]
     systems[:, np.arange(width), np.arange(width)] += np.float32(penalty)
-    right = np.asarray(gram[safe.ravel(), np.repeat(items, width)], dtype=np.float32)
-    targets = right.reshape(near.shape) * real
+    targets = gram[places, np.searchsorted(needed, items)[:, None]] * real
     solved: Float32 = np.linalg.solve(systems, targets[:, :, None])[:, :, 0].astype(np.float32)
     return solved * real
