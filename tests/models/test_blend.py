@@ -130,6 +130,36 @@ def test_the_blend_is_a_distribution_and_never_below_its_best_member(found, log)
     assert validation_loss(blend, cases) <= best + 0.01
 
 
+def test_a_bar_leaves_out_what_is_below_it():
+    """Member one is often right, member two never far off; the bar is what a list of ten asks."""
+    p = np.array([[0.2, 1e-3]] * 2 + [[1e-9, 1e-3]] * 8)
+    ones = np.ones(10)
+    likely = mixture_weights(p, ones)
+    assert likely[1] == pytest.approx(0.8, abs=0.01)  # 2 log(.2 w) + 8 log(.001 (1 - w))
+    ranked = mixture_weights(p, ones, bars=np.full(10, 0.02))
+    grid = np.linspace(0, 1, 10_001)
+    score = 2 * np.log(0.02 + 0.2 * grid + 1e-3 * (1 - grid)) + 8 * np.log(0.02 + 1e-3 * (1 - grid))
+    assert ranked[0] == pytest.approx(grid[np.argmax(score)], abs=2e-3)
+    assert ranked[0] > 0.9
+
+
+def test_new_offers_are_weighed_by_who_comes_into_a_list_of_ten():
+    """20 new items. The sharp member names the right one first in half of the cases and is nearly
+    certain against it in the others; the flat one gives all the same and wins on likelihood.
+    """
+    sharp = np.r_[0.0, 0.4, np.full(9, 0.055), np.full(10, 0.0105)]
+    flat = np.r_[0.0, np.full(20, 0.05)]
+    members = {"sharp": Constant("sharp", sharp), "flat": Constant("flat", flat)}
+    cases = asked(*[[2]] * 5, *[[20]] * 5)
+    found = target_likelihoods(list(members.values()), cases)
+    np.testing.assert_allclose(found.bars, [[0.055, 0.05]] * 10, rtol=1e-5)
+    likely = mixture_weights(found.which, found.weights)
+    blend = Blend.of(members, cases)
+    assert blend.weights.explore["sharp"] > likely[0] + 0.05
+    best = min(validation_loss(member, cases) for member in members.values())
+    assert validation_loss(blend, cases) <= best + 1e-6
+
+
 def test_a_member_that_adds_nothing_is_not_asked():
     class Expensive(Constant):
         def log_probabilities(self, histories, as_of):

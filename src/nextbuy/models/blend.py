@@ -10,8 +10,17 @@ them together and p_m its distribution,
 Counting knows best which of their items people buy again, neighbours and networks what new ones
 they try; one weight for both would pay for the one with the other. The likelihood of a purchase is
 the product of two factors, own or new, and which; so a, b and c are each found by
-expectation-maximisation on the validation cases, whose every step raises the likelihood. A member
-alone is the case a = b = c = (0, .., 1, .., 0): the blend is never below its best member there.
+expectation-maximisation on the validation cases, whose every step raises the likelihood.
+
+Among what is new, likelihood alone would choose members that are never far off over members that
+are often right: most targets are far down every list, and their logarithms weigh most. b therefore
+maximises
+
+    sum over new targets of log(e + sum_m b_m p_m),
+
+with e the mean over members of the probability of their tenth new offer: a target counts as far as
+it could come into a list of ten. From there it goes towards the weights of the highest likelihood,
+in tenths, until the blend's likelihood is at least that of its best member.
 
 Legend: C cases, T targets, M members, V items, P pairs of a user and an own item.
 """
@@ -36,6 +45,7 @@ BLEND: Final = "blend"
 
 _CHUNK_BYTES: Final = 2**26
 _NEGLIGIBLE: Final = 1e-3
+_LIST: Final = 10
 _LEAST: Final = 1e-30
 
 
@@ -171,12 +181,15 @@ class TargetLikelihoods:
             the new ones if not: p_m / R_m or p_m / (1 - R_m); shape [T, M].
         whether: Probability that an own item is bought if it is one, that a new one is if not: R_m
             or 1 - R_m; shape [T, M].
+        bars: What the tenth offer among the new items has, by each member; 0 where there are not so
+            many, and for own targets; shape [T, M].
         is_own: Whether the target is an own item, length T.
         weights: Of each target; those of a case sum to 1. Length T.
     """
 
     which: Float64
     whether: Float64
+    bars: Float64
     is_own: NDArray[np.bool_]
     weights: Float64
 
@@ -189,7 +202,7 @@ def target_likelihoods(
     owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
     known = cases.target_items != UNKNOWN
     owners, targets = owners[known], cases.target_items[known].astype(np.int64)
-    which, whether = np.zeros((2, len(targets), len(models)))
+    which, whether, bars = np.zeros((3, len(targets), len(models)))
     is_own = np.zeros(len(targets), dtype=np.bool_)
     order = np.argsort(cases.histories.lengths, kind="stable")
     place_of = np.empty(len(order), dtype=np.int64)
@@ -210,23 +223,34 @@ def target_likelihoods(
             _, mass, rest = pairs.split(table)
             whether[mine, member] = np.where(is_own[mine], mass[row], rest[row])
             which[mine, member] = _ratio(likelihood, whether[mine, member])
+            tenth = np.where(is_own[mine], 0.0, _tenth_of_rows(table)[row])
+            bars[mine, member] = _ratio(tenth, whether[mine, member])
             progress.advance(len(rows), {})
             start += len(rows)
             step = max(1, min(1_024, _CHUNK_BYTES // (4 * table.shape[1])))
         progress.finish()
     weights = 1.0 / np.bincount(owners, minlength=max(1, len(cases)))[owners]
     return TargetLikelihoods(
-        which=np.maximum(which, _LEAST), whether=np.maximum(whether, _LEAST), is_own=is_own,
-        weights=weights,
+        which=np.maximum(which, _LEAST), whether=np.maximum(whether, _LEAST), bars=bars,
+        is_own=is_own, weights=weights,
     )  # fmt: skip
 
 
 def blend_weights(names: Sequence[str], found: TargetLikelihoods) -> BlendWeights:
     """a, b and c of the module; a part without targets takes the weights of the other."""
     own, weights = found.is_own, found.weights
+    bars = found.bars.mean(axis=1)
     choice = mixture_weights(found.whether, weights)
     repeat = mixture_weights(found.which[own], weights[own])
-    explore = mixture_weights(found.which[~own], weights[~own])
+    likely = mixture_weights(found.which[~own], weights[~own])
+    ranked = mixture_weights(found.which[~own], weights[~own], bars=bars[~own])
+    explore = ranked
+    best = max((weights @ np.log(found.which * found.whether)).tolist(), default=0.0)
+    for tenths in range(11):
+        explore = (tenths * likely + (10 - tenths) * ranked) / 10
+        which = np.where(own, found.which @ repeat, found.which @ explore)
+        if weights @ np.log(which * (found.whether @ choice)) >= best:
+            break
     repeat = repeat if own.any() else explore
     explore = explore if not own.all() else repeat
     return BlendWeights(
@@ -237,12 +261,19 @@ def blend_weights(names: Sequence[str], found: TargetLikelihoods) -> BlendWeight
     )
 
 
-def mixture_weights(likelihoods: Float64, case_weights: Float64, *, steps: int = 2_000) -> Float64:
-    """Weights w >= 0 that sum to 1 and maximise sum_t c_t log sum_m w_m p_tm.
+def mixture_weights(
+    likelihoods: Float64,
+    case_weights: Float64,
+    *,
+    bars: Float64 | None = None,
+    steps: int = 2_000,
+) -> Float64:
+    """Weights w >= 0 that sum to 1 and maximise sum_t c_t log(e_t + sum_m w_m p_tm).
 
     Args:
         likelihoods: p_tm, shape [T, M]: what member m gave target t.
         case_weights: c_t, length T; those of the targets of a case sum to 1.
+        bars: e_t, length T; None is 0.
         steps: Most steps of expectation-maximisation.
 
     Returns:
@@ -257,15 +288,24 @@ def mixture_weights(likelihoods: Float64, case_weights: Float64, *, steps: int =
     before = -np.inf
     for _ in range(steps):
         joint = likelihoods * weights
-        total = joint.sum(axis=1)
+        total = joint.sum(axis=1) + (0.0 if bars is None else bars)
         score = float(share @ np.log(total))
         if score - before < 1e-9:
             break
         before = score
         weights = share @ (joint / total[:, None])
+        weights /= weights.sum()
     kept: Float64 = np.where(weights >= _NEGLIGIBLE, weights, 0.0)
     kept /= kept.sum()
     return kept
+
+
+def _tenth_of_rows(table: Float32) -> Float64:
+    """The tenth largest of each row, 0 where there are fewer items."""
+    place = table.shape[1] - _LIST
+    if place < 1:
+        return np.zeros(len(table))
+    return np.partition(table, place, axis=1)[:, place].astype(np.float64)
 
 
 def _ratio(value: Float64, of: Float64) -> Float64:
