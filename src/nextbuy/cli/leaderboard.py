@@ -44,6 +44,10 @@ def print_leaderboard(predictor: "Predictor") -> None:
     print_table(SCORE_COLUMNS, body, title="Test scores", bold=[0], dim=[len(rows)])
     if facts.get("blend"):
         print_line(f"blend = {predictor.blend_in_words}")
+    from nextbuy.evaluation.comparison import told_apart
+
+    if apart := told_apart(rows):
+        print_line(apart)
     for name, reason in facts.get("skipped", {}).items():
         print_line(f"{name} was left out: {reason}")
     if facts.get("scored_share", 1.0) < 1:

@@ -26,6 +26,9 @@ from nextbuy.splitting.repeat import RepeatPolicy
 CUTOFFS: Final = (1, 5, 10, 20)
 """Lengths k of the lists that are looked at."""
 
+COMPARED: Final = ("loss", "accuracy", "recall@10", "ndcg@10")
+"""Metrics by which two models are compared case by case."""
+
 Value = TypeVar("Value")
 Metrics = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
@@ -40,6 +43,7 @@ class Evaluation:
         intervals: 95 % bootstrap percentile interval of those that have one.
         protocol: Split, target, candidates and definitions, to be shown beside the scores.
         slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
+        values: Of each case, for the metrics of `COMPARED`; length C each.
         gains: Share of the targets among the first k offers, by k; see `ranking.gains`.
         reliability: Confidence of the first offer against the share of purchases that it named.
         first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
@@ -49,6 +53,7 @@ class Evaluation:
     intervals: Intervals
     protocol: dict[str, object]
     slices: dict[str, Metrics]
+    values: dict[str, Float64]
     gains: dict[int, float]
     reliability: Reliability
     first_offers: Int32
@@ -130,6 +135,7 @@ def summarize(
         intervals=_in_order(intervals),
         protocol={**(protocol or {}), **words},
         slices=slices_of(scores, catalog),
+        values={name: values[name] for name in COMPARED},
         gains=ranking.gains(scores.ranks, scores.num_items),
         reliability=calibration.reliability(
             found.confidence, found.outcomes.hits, found.num_purchases

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nextbuy.data.sources import Source
 from nextbuy.data.worlds.world import World
 from nextbuy.errors import TimeIsUpError
+from nextbuy.evaluation.comparison import Difference, compare
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
@@ -29,6 +30,8 @@ class LeaderboardRow:
         fit_seconds: What fitting it took; for the blend, weighing its members.
         validation: Scores on the cases that choices were made on.
         test: Scores on the cases that were looked at once.
+        minus_best: Test scores minus those of the model that is best on validation, case by case;
+            empty for that model itself.
     """
 
     model: str
@@ -36,6 +39,7 @@ class LeaderboardRow:
     fit_seconds: float
     validation: Evaluation
     test: Evaluation
+    minus_best: Mapping[str, Difference] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -45,6 +49,7 @@ class LeaderboardRow:
             "fit_seconds": round(self.fit_seconds, 2),
             "validation": dict(self.validation.metrics),
             "test": dict(self.test.metrics),
+            "minus_best": {name: found.as_dict() for name, found in self.minus_best.items()},
             "intervals": {k: list(v) for k, v in self.test.intervals.items()},
         }
 
@@ -127,7 +132,7 @@ def fit_and_score(
             )
         )
     return Fitted(
-        members=members, models=fitted, rows=rows, weights=weights, skipped=skipped,
+        members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights, skipped=skipped,
         scored_share=share,
     )  # fmt: skip
 
@@ -157,6 +162,15 @@ def _fit_each(
             f"The time limit was too short for a single model; {name} was first: {reason}"
         )
     return members, seconds, skipped
+
+
+def _compared(rows: list[LeaderboardRow], seed: int) -> list[LeaderboardRow]:
+    """The same rows, each held against the best on validation."""
+    best = min(rows, key=lambda row: row.validation.metrics["loss"])
+    return [
+        row if row is best else replace(row, minus_best=compare(row.test, best.test, seed=seed))
+        for row in rows
+    ]
 
 
 def _score(

@@ -8,6 +8,7 @@ import numpy as np
 
 from nextbuy.errors import BundleError
 from nextbuy.evaluation import pictures
+from nextbuy.evaluation.comparison import told_apart
 from nextbuy.metrics.calibration import Reliability
 from nextbuy.predictor import Predictor
 from nextbuy.report import html
@@ -103,6 +104,7 @@ def leaderboard(facts: Facts) -> list[Raw]:
     headings = ["model", *(name for name, _ in _COLUMNS), "share of blend", "fit, s"]
     return [
         html.table(headings, body, kinds=kinds),
+        *([html.paragraph(apart)] if (apart := told_apart(rows)) else []),
         html.paragraph(
             "loss: nats a purchase, lower is better. accuracy: first offer in the next basket. "
             "recall@10, ndcg@10: of lists of ten. ece: mean gap between the probability of the "

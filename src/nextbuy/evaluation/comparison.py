@@ -1,0 +1,100 @@
+"""Which of two models is better, on the same cases.
+
+The intervals of two scores may overlap widely although one model is better in nearly every case:
+hard cases are hard for both. So the differences are drawn again and again, case by case.
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nextbuy.errors import ConfigError
+from nextbuy.evaluation.evaluate import Evaluation
+from nextbuy.metrics import bootstrap
+from nextbuy.seeding import generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """The mean over cases of one model's score minus the other's.
+
+    Attributes:
+        difference: The mean; `nan` without cases.
+        low: Low end of its 95 % bootstrap percentile interval.
+        high: High end.
+    """
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether 0 lies outside of the interval."""
+        return self.low > 0 or self.high < 0
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+
+def compare(
+    one: Evaluation,
+    other: Evaluation,
+    *,
+    seed: int = 0,
+    num_resamples: int = bootstrap.NUM_RESAMPLES,
+) -> dict[str, Difference]:
+    """One minus the other, for each metric of `Evaluation.values`.
+
+    A case that has no value for either (all of its targets unknown) is left out.
+
+    Raises:
+        ConfigError: If they are not about equally many cases; they must be about the same ones.
+    """
+    sizes = {len(column) for found in (one, other) for column in found.values.values()}
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"Only scores on the same cases can be compared; there are {sorted(sizes)} cases."
+        )
+    names = list(one.values)
+    table = np.stack([one.values[name] - other.values[name] for name in names], axis=1)
+    if len(table) == 0:
+        nothing = Difference(difference=float("nan"), low=float("nan"), high=float("nan"))
+        return dict.fromkeys(names, nothing)
+    rng = generator(seed, "comparison")
+    drawn = [
+        bootstrap.weighted_means(weights, table)
+        for weights in bootstrap.resamples(len(table), num_resamples, rng)
+    ]
+    samples = np.concatenate(drawn)
+    means = bootstrap.weighted_means(np.ones((1, len(table))), table)[0]
+    found = {}
+    for place, name in enumerate(names):
+        low, high = bootstrap.percentile_interval(samples[:, place])
+        found[name] = Difference(difference=float(means[place]), low=low, high=high)
+    return found
+
+
+def told_apart(rows: Sequence[Mapping[str, Any]], metric: str = "ndcg@10") -> str:
+    """`By ndcg@10 blend is above markov and not told apart from tifu-knn`; empty for one model.
+
+    Args:
+        rows: Of a leaderboard, as JSON.
+        metric: Of `COMPARED`, higher is better.
+    """
+    words: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    best = [row["model"] for row in rows if not row.get("minus_best")]
+    for row in rows:
+        found = (row.get("minus_best") or {}).get(metric)
+        if found and None not in found.values():
+            clear = found["low"] > 0 or found["high"] < 0
+            how = "not told apart from" if not clear else "above" if found["high"] < 0 else "below"
+            words[how].append(row["model"])
+    parts = [f"{how} {', '.join(names)}" for how, names in words.items() if names]
+    if not parts or len(best) != 1:
+        return ""
+    return f"By {metric}, case by case, {best[0]} is {' and '.join(parts)} (95 % intervals)."
