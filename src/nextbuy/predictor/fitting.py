@@ -132,8 +132,8 @@ def fit_and_score(
             )
         )
     return Fitted(
-        members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights, skipped=skipped,
-        scored_share=share,
+        members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
+        skipped=skipped, scored_share=share,
     )  # fmt: skip
 
 
