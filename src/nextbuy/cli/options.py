@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from nextbuy.data.options import ReadOptions
     from nextbuy.data.sources import Source
+    from nextbuy.splitting.rules import Rules
 
 DATA_PANEL = "How to read the data"
 
@@ -53,6 +54,14 @@ TimeLimit = Annotated[
         "--time-limit",
         min=1,
         help="Seconds in all. Models that there is no time for are left out, and it says so.",
+    ),
+]
+RulesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rules",
+        help="A JSON file: allow, exclude, lowest_price, highest_price, per_category, "
+        "per_platform, boost_items, boost_categories.",
     ),
 ]
 EngineChoice = Annotated[
@@ -244,3 +253,18 @@ class DataFlags:
         from nextbuy.data.reading import write_rejects
 
         write_rejects(source.purchases, self.rejects)
+
+
+def read_rules(path: Path | None) -> "Rules | None":
+    """The rules of a file; None without one.
+
+    Raises:
+        DamagedError: If it is not there or no JSON.
+        ConfigError: If it holds something else.
+    """
+    if path is None:
+        return None
+    from nextbuy.splitting.rules import Rules
+    from nextbuy.storage import read_json
+
+    return Rules.of(read_json(path))

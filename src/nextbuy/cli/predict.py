@@ -1,7 +1,7 @@
 """`nextbuy predict DIR`: the most probable next purchases of users or raw histories."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ def predict(
     model: Annotated[
         str | None, typer.Option("--model", help="Which model answers; default the best.")
     ] = None,
+    rules: options.RulesFile = None,
     json: options.Json = False,
     read: options.DataFlags,
 ) -> None:
@@ -47,7 +48,7 @@ def predict(
         for one in unknown:
             print_note(f"user {one!r} is not in the training log: predicted without a history")
         who = predictor.histories_of(user or [])
-    found = predictor.predict(who, k=k, model=model)
+    found = predictor.predict(who, k=k, model=model, rules=options.read_rules(rules))
     if json:
         print_json(
             {
@@ -57,16 +58,20 @@ def predict(
             }
         )
         return
+    _print(found.to_dicts(), model or predictor.best_model)
+
+
+def _print(offers: list[dict[str, Any]], model: str) -> None:
     rows = [
         [
             str(row["user_id"]), str(row["rank"]), str(row["item_id"]), row["platform"] or "–",
             row["category"] or "–", percent(row["probability"]), row["reason"],
         ]
-        for row in found.to_dicts()
+        for row in offers
     ]  # fmt: skip
     print_table(
         ["user", "rank", "item", "platform", "category", "probability", "reason"],
         rows,
         text_columns=(0, 2, 3, 4, 6),
-        title=f"Next purchases, by {model or predictor.best_model}",
+        title=f"Next purchases, by {model}",
     )

@@ -30,6 +30,7 @@ def train(
     level: options.Level = "item",
     split: options.SplitChoice = "auto",
     repeat: options.Repeat = "allow",
+    rules: options.RulesFile = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     tokens: options.Tokens = None,
@@ -51,7 +52,7 @@ def train(
     config = PredictorConfig.of(
         preset=preset, models=named,
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
-        time_limit=time_limit,
+        time_limit=time_limit, rules=options.read_rules(rules),
         options={"lstm-rnn": network},
     )  # fmt: skip
     with ProgressBar() as progress:

@@ -22,6 +22,7 @@ from nextbuy.progress import Progress
 from nextbuy.seeding import generator
 from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.repeat import RepeatPolicy
+from nextbuy.splitting.rules import Rules
 
 CUTOFFS: Final = (1, 5, 10, 20)
 """Lengths k of the lists that are looked at."""
@@ -65,6 +66,7 @@ def evaluate(
     catalog: Catalog,
     *,
     repeat: RepeatPolicy = RepeatPolicy.ALLOW,
+    rules: Rules | None = None,
     seed: int = 0,
     num_resamples: int = bootstrap.NUM_RESAMPLES,
     protocol: Mapping[str, object] | None = None,
@@ -77,6 +79,7 @@ def evaluate(
         cases: Questions with answers.
         catalog: The candidates: all of it, never a sample.
         repeat: What may be offered.
+        rules: Of the shop, as they will be followed in prediction.
         seed: Of the bootstrap, its only randomness.
         num_resamples: Of the bootstrap; 0 gives no intervals.
         protocol: More to say about how the scores were obtained, such as `protocol_of(split)`.
@@ -85,7 +88,11 @@ def evaluate(
     Raises:
         TrainingError: If the model answers with `nan` or with another shape.
     """
-    scores = score(model, cases, catalog, repeat=repeat, k=max(CUTOFFS), progress=progress)
+    scores = score(
+        model, cases, catalog, repeat=repeat, rules=rules, k=max(CUTOFFS), progress=progress
+    )
+    if rules is not None:
+        protocol = {**(protocol or {}), "rules": rules.model_dump(exclude_defaults=True)}
     return summarize(
         scores, catalog, repeat=repeat, seed=seed, num_resamples=num_resamples, protocol=protocol
     )

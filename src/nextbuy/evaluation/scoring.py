@@ -26,6 +26,7 @@ from nextbuy.models.protocol import FittedModel, top_k
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
+from nextbuy.splitting.rules import CatalogRules, Rules
 
 _CHUNK_BYTES: Final = 2**26
 _MOST_CASES: Final = 1_024  # of one chunk: a network holds its activations, too
@@ -101,6 +102,7 @@ def score(
     catalog: Catalog,
     *,
     repeat: RepeatPolicy = RepeatPolicy.ALLOW,
+    rules: Rules | None = None,
     k: int = 20,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -112,6 +114,7 @@ def score(
         cases: Questions with answers.
         catalog: What can be offered; all of it is ranked, never a sample.
         repeat: Items that it forbids get no probability, and the rest is scaled up.
+        rules: Of the shop; what they forbid is treated the same way.
         k: Offers to keep for each case.
         chunk: Cases at a time; by default as many as fit into 64 MiB of probabilities.
         progress: Told about cases.
@@ -125,10 +128,11 @@ def score(
     chunk = chunk or max(1, min(_CHUNK_BYTES // (4 * (num_items + 1)), _MOST_CASES))
     # Similar lengths together: a network pads to the longest of its batch.
     order = np.argsort(cases.histories.lengths, kind="stable")
+    asked = _Asked(model, repeat, None if rules is None else rules.for_catalog(catalog))
     progress.start(f"scoring {model.name}", len(cases))
     for start in range(0, len(cases), chunk):
         chosen = order[start : start + chunk]
-        _score_chunk(model, cases, chosen, repeat, scores)
+        _score_chunk(asked, cases, chosen, scores)
         progress.advance(len(chosen), {})
     progress.finish()
     return scores
@@ -151,14 +155,23 @@ def _empty_scores(cases: Cases, num_items: int, k: int) -> CaseScores:
     )
 
 
-def _score_chunk(
-    model: FittedModel, cases: Cases, chosen: Int64, repeat: RepeatPolicy, scores: CaseScores
-) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A model, and what may be offered."""
+
+    model: FittedModel
+    repeat: RepeatPolicy
+    rules: CatalogRules | None
+
+
+def _score_chunk(asked: _Asked, cases: Cases, chosen: Int64, scores: CaseScores) -> None:
     """Fill the rows of the chosen cases into `scores`."""
     part = cases.take(chosen)
-    raw = model.log_probabilities(part.histories, part.as_of)
-    _refuse_broken(model.name, raw, (len(part), scores.num_items + 1))
-    allowed = apply_repeat_policy(raw, part.histories, part.as_of, repeat)
+    raw = asked.model.log_probabilities(part.histories, part.as_of)
+    _refuse_broken(asked.model.name, raw, (len(part), scores.num_items + 1))
+    allowed = apply_repeat_policy(raw, part.histories, part.as_of, asked.repeat)
+    if asked.rules is not None:
+        allowed = asked.rules.apply(allowed)
     top_items, top_values = top_k(allowed, scores.top_items.shape[1])
     scores.top_items[chosen] = np.where(np.isneginf(top_values), PADDING, top_items)
     scores.top_log_probabilities[chosen] = top_values
@@ -166,11 +179,11 @@ def _score_chunk(
     owners = case_of_target(part.target_offsets)
     known = part.target_items != UNKNOWN
     scores.repeats[rows] = _in_history(part.histories, owners, part.target_items, len(raw[0]))
-    asked = allowed[owners, part.target_items]
-    excluded = known & np.isneginf(asked) & ~np.isneginf(raw[owners, part.target_items])
+    found = allowed[owners, part.target_items]
+    excluded = known & np.isneginf(found) & ~np.isneginf(raw[owners, part.target_items])
     scores.excluded[rows] = excluded
     ranked = known & ~excluded
-    scores.log_probabilities[rows[ranked]] = asked[ranked]
+    scores.log_probabilities[rows[ranked]] = found[ranked]
     scores.ranks[rows[ranked]] = ranks_of(allowed, owners[ranked], part.target_items[ranked])
 
 

@@ -10,6 +10,7 @@ from nextbuy.errors import ConfigError
 from nextbuy.models.protocol import Model
 from nextbuy.models.registry import create
 from nextbuy.splitting.repeat import RepeatPolicy
+from nextbuy.splitting.rules import Rules
 
 SplitName = Literal["auto", "temporal", "leave-last-out", "held-out-users"]
 Preset = Literal["fast", "balanced"]
@@ -38,6 +39,7 @@ class PredictorConfig(BaseModel):
     level: Level = "item"
     split: SplitName = "auto"
     repeat: str = "allow"
+    rules: Rules | None = None
     blend: bool = True
     epochs: int | None = Field(default=None, ge=1)
     time_limit: float | None = Field(

@@ -181,10 +181,13 @@ def _score(
     progress: Progress,
 ) -> tuple[Evaluation, Evaluation]:
     policy = RepeatPolicy.parse(config.repeat)
-    validation = evaluate(model, split.validation, split.catalog, repeat=policy, num_resamples=0)
-    test = evaluate(
-        model, split.test, split.catalog, repeat=policy, seed=config.seed, progress=progress
+    validation = evaluate(
+        model, split.validation, split.catalog, repeat=policy, rules=config.rules, num_resamples=0
     )
+    test = evaluate(
+        model, split.test, split.catalog, repeat=policy, rules=config.rules, seed=config.seed,
+        progress=progress,
+    )  # fmt: skip
     if world is not None:
         test.metrics["expected_accuracy"] = world.expected_accuracy(
             test.first_offers, split.test, split.catalog
@@ -194,6 +197,6 @@ def _score(
 
 def limited_world(source: Source, config: PredictorConfig) -> World | None:
     """The world that the data come from, if its limit holds for what is asked."""
-    if config.level != "item" or config.repeat != "allow":
+    if config.level != "item" or config.repeat != "allow" or config.rules:
         return None
     return source.world

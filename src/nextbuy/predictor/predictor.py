@@ -34,6 +34,7 @@ from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
+from nextbuy.splitting.rules import Rules
 from nextbuy.training.checkpoint import clear_checkpoints, run_lock
 
 
@@ -139,6 +140,7 @@ class Predictor:
         k: int = 5,
         model: str | None = None,
         as_of: Int64 | None = None,
+        rules: Rules | None = None,
     ) -> pl.DataFrame:
         """The k most probable next purchases of users by id, or of raw histories.
 
@@ -148,6 +150,7 @@ class Predictor:
             k: Items a user.
             model: One of `models`; the best on validation if not told.
             as_of: The moment of the question, UTC microseconds, one a user.
+            rules: Of the shop; those of the config if not told.
 
         Returns:
             Columns `user_id, rank, item_id, platform, category, probability, reason`.
@@ -162,6 +165,8 @@ class Predictor:
             raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
         histories = who if isinstance(who, Histories) else self.histories_of(who)
         policy = RepeatPolicy.parse(self.config.repeat)
+        told = self.config.rules if rules is None else rules
+        followed = None if told is None else told.for_catalog(self.catalog)
         frames = []
         chunk = max(1, 2**24 // (len(self.catalog) + 1))
         for start in range(0, len(histories), chunk):
@@ -169,6 +174,7 @@ class Predictor:
             moments = None if as_of is None else as_of[start : start + chunk]
             raw = self.models[name].log_probabilities(rows, moments)
             scores = apply_repeat_policy(raw, rows, moments, policy)
+            scores = scores if followed is None else followed.apply(scores)
             frames.append(predictions_table(rows, self.catalog, *top_k(scores, k)))
         return pl.concat(frames)
 
@@ -210,7 +216,14 @@ class Predictor:
         cases = split.test.in_catalog(split.catalog, self.catalog)
         policy = RepeatPolicy.parse(self.config.repeat)
         return {
-            name: evaluate(model, cases, self.catalog, repeat=policy, seed=self.config.seed)
+            name: evaluate(
+                model,
+                cases,
+                self.catalog,
+                repeat=policy,
+                rules=self.config.rules,
+                seed=self.config.seed,
+            )
             for name, model in self.models.items()
         }
 
