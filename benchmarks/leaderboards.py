@@ -157,8 +157,8 @@ def render() -> None:
         "blend) were made on validation; the test cases were scored once. One thing was not "
         "blind: how the blend is built (weights apart for own and new items, the bar of a list "
         "of ten) was decided while the test scores of Ta-Feng, Amazon Beauty, Online Retail II and "
-        "the categories of the Complete Journey were looked at; its items, MovieLens and the market "
-        "were not. *loss* is in nats a "
+        "the categories of the Complete Journey were looked at; its items, MovieLens and the "
+        "market were not. *loss* is in nats a "
         "purchase; *accuracy* says how often the first offer was in the next basket; *ece* the "
         "calibration error of the first offer, each purchase counting once; *weight* the share of "
         "the blend.\n",
