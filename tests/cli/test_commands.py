@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -53,6 +54,28 @@ def test_the_version_is_that_of_the_package(run):
     code, out, _ = run("--version")
     assert code == 0
     assert re.fullmatch(r"nextbuy \d+\.\d+\.\d+\n", out)
+
+
+def test_doctor_says_whether_the_order_matters(tmp_path, run):
+    """Everybody walks round in a circle, or buys at random."""
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 6, 300)
+    circle = [(f"u{u}", f"i{(s + n) % 6}", n) for u, s in enumerate(starts) for n in range(8)]
+    chance = [(user, f"i{rng.integers(6)}", n) for user, _, n in circle]
+    found, words = {}, {}
+    for name, rows in (("circle", circle), ("chance", chance)):
+        path = tmp_path / f"{name}.csv"
+        pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(path)
+        code, out, _ = run("doctor", path, "--time", "order", "--json")
+        assert code == 0
+        found[name] = json.loads(out)["order"]
+        words[name] = " ".join(run("doctor", path, "--time", "order")[1].split())
+    assert found["circle"]["matters"]
+    assert found["circle"]["gain"] > 1
+    assert "yes: what was bought last is worth" in words["circle"]
+    assert not found["chance"]["matters"]
+    assert abs(found["chance"]["gain"]) < 3 * found["chance"]["standard_error"]
+    assert "no: shuffled histories tell as much" in words["chance"]
 
 
 def test_train_with_json_prints_one_object_and_nothing_else(log, tmp_path, run):

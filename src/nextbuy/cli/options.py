@@ -56,6 +56,10 @@ TimeLimit = Annotated[
         help="Seconds in all. Models that there is no time for are left out, and it says so.",
     ),
 ]
+RefitFull = Annotated[
+    bool,
+    typer.Option("--refit-full", help="After scoring, fit again on the whole log to answer from."),
+]
 RulesFile = Annotated[
     Path | None,
     typer.Option(

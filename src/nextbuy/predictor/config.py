@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nextbuy.data.catalog import Level
 from nextbuy.errors import ConfigError
@@ -45,6 +45,7 @@ class PredictorConfig(BaseModel):
     time_limit: float | None = Field(
         default=None, gt=0, description="seconds from reading to the published bundle"
     )
+    refit_full: bool = Field(default=False, description="after scoring, fit again on the whole log")
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
@@ -54,6 +55,12 @@ class PredictorConfig(BaseModel):
         if value is not None and len(set(value)) < len(value):
             raise ValueError(f"a model is named twice in {', '.join(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if self.refit_full and self.time_limit is not None:
+            raise ValueError("refit_full fits everything twice; a time_limit leaves no room for it")
+        return self
 
     @field_validator("repeat")
     @classmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.sources import Source
 from nextbuy.data.worlds.world import World
 from nextbuy.errors import TimeIsUpError
@@ -16,7 +17,7 @@ from nextbuy.models.protocol import FitOptions, FittedModel, Model
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.progress import Progress
-from nextbuy.splitting.cases import Split
+from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.repeat import RepeatPolicy
 
 
@@ -193,6 +194,17 @@ def _score(
             test.first_offers, split.test, split.catalog
         )
     return validation, test
+
+
+def evaluate_all(
+    models: Mapping[str, FittedModel], cases: Cases, catalog: Catalog, config: PredictorConfig
+) -> dict[str, Evaluation]:
+    """Score models as the config says: repeat policy, rules, seed."""
+    policy = RepeatPolicy.parse(config.repeat)
+    return {
+        name: evaluate(model, cases, catalog, repeat=policy, rules=config.rules, seed=config.seed)
+        for name, model in models.items()
+    }
 
 
 def limited_world(source: Source, config: PredictorConfig) -> World | None:

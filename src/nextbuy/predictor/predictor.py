@@ -16,20 +16,26 @@ from pydantic import ValidationError
 from nextbuy import __version__
 from nextbuy.bundle import Bundle, load_bundle, save_bundle
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.encoding import encode
+from nextbuy.data.encoding import Encoded, encode
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.recoding import in_catalog
 from nextbuy.data.sources import Source, load_source
 from nextbuy.errors import BundleError, ConfigError
-from nextbuy.evaluation.evaluate import Evaluation, evaluate
+from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
-from nextbuy.models.protocol import FittedModel, Model, top_k
+from nextbuy.models.protocol import FitOptions, FittedModel, Model, top_k
 from nextbuy.predictor.answers import predictions_table
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
 from nextbuy.predictor.facts import apart, results_facts, source_facts, together
-from nextbuy.predictor.fitting import LeaderboardRow, fit_and_score, limited_world
+from nextbuy.predictor.fitting import (
+    LeaderboardRow,
+    evaluate_all,
+    fit_and_score,
+    limited_world,
+)
+from nextbuy.predictor.refit import nothing_of, refit, refuse_seen
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
@@ -119,7 +125,25 @@ class Predictor:
         predictor._members = fitted.members
         limit = None if world is None else world.limit(split.test, split.catalog)
         predictor.facts |= results_facts(fitted, split, config, limit)
+        if config.refit_full:
+            predictor._refit(encoded, progress)
         return predictor
+
+    def _refit(self, encoded: Encoded, progress: Progress) -> None:
+        """Fit the members again on the whole log, and answer with its whole catalog."""
+        assert self.split is not None, "only a predictor that was just fitted"  # noqa: S101
+        options = FitOptions(
+            seed=self.config.seed, epochs=self.config.epochs, run_folder=self._run_folder,
+            progress=progress,
+        )  # fmt: skip
+        with nullcontext() if self._run_folder is None else run_lock(self._run_folder):
+            nothing = nothing_of(self.split.validation)
+            self._members = refit(self._members, encoded, nothing, options)
+        self.catalog, self.histories = encoded.catalog, encoded.histories
+        self.models = {**self._members}
+        if self.facts["blend"]:
+            weights = BlendWeights.model_validate(self.facts["blend"])
+            self.models[BLEND] = Blend(self._members, weights)
 
     @property
     def best_model(self) -> str:
@@ -206,26 +230,21 @@ class Predictor:
 
         On the log it was trained on this gives the scores of the training; on another log the same
         kind of split is made there. Items that the predictor does not know are misses.
+
+        Raises:
+            ConfigError: If the models were fitted again on this very log: it has nothing that they
+                have not seen.
         """
         source = load_source(
             data, users=users, seed=self.config.seed, options=options or self.read_options()
         )
+        if self.config.refit_full:
+            refuse_seen(source.purchases, self.facts["fingerprint"])
         encoded = encode(source.purchases, level=self.config.level)
         name = self.facts["protocol"]["split"]
         split = choose_split(name, encoded.catalog, encoded.histories, seed=self.config.seed)
         cases = split.test.in_catalog(split.catalog, self.catalog)
-        policy = RepeatPolicy.parse(self.config.repeat)
-        return {
-            name: evaluate(
-                model,
-                cases,
-                self.catalog,
-                repeat=policy,
-                rules=self.config.rules,
-                seed=self.config.seed,
-            )
-            for name, model in self.models.items()
-        }
+        return evaluate_all(self.models, cases, self.catalog, self.config)
 
     def save(self, directory: Path) -> Path:
         """Publish a bundle in `directory`; returns the folder of the new version.
@@ -249,6 +268,7 @@ class Predictor:
         if self._run_folder is not None:
             for name in self._members:
                 clear_checkpoints(self._run_folder / name)
+                clear_checkpoints(self._run_folder / "whole-log" / name)
         return published
 
     @classmethod
