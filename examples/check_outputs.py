@@ -22,10 +22,20 @@ def main() -> None:
 
     trained, evaluated = read("train.json"), read("evaluate.json")
     scores = {row["model"]: row["test"] for row in trained["leaderboard"]}
-    check(set(scores) == {"popularity", "personal-frequency", "lstm-rnn"}, "all models trained")
+    expected = {
+        "popularity", "recency-popularity", "personal-frequency", "markov", "item-knn", "ease",
+        "tifu-knn", "up-cf", "lstm-rnn", "blend",
+    }  # fmt: skip
+    check(set(scores) == expected, "all models of the balanced preset, and their blend")
+    losses = {row["model"]: row["validation"]["loss"] for row in trained["leaderboard"]}
+    check(losses["blend"] <= min(losses.values()) + 1e-3, "no member is better on validation")
     check(scores["lstm-rnn"]["loss"] < scores["popularity"]["loss"], "the network beats popularity")
     for name, metrics in evaluated["models"].items():
         check(abs(metrics["loss"] - scores[name]["loss"]) < 1e-5, f"{name}: evaluate agrees")
+
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    check("<script" not in report and "What the blend leans on" in report, "the report is whole")
+    check(len(read("backtest.json")["folds"]) == 2, "two moments were tested")
 
     predicted = read("predict.json")
     check(predicted["unknown_users"] == ["nobody"], "the unknown user is named")

@@ -19,6 +19,11 @@ echo "== train, item level, temporal split"
 echo "== evaluate on the same log gives the same scores"
 "$BIN/nextbuy" evaluate "$WORK/bundle" "$WORK/log.csv" --json > "$WORK/evaluate.json"
 
+echo "== a backtest of counting models, and the report"
+"$BIN/nextbuy" train "$WORK/log.csv" --out "$WORK/quick" --preset fast --time-limit 60 --json > /dev/null
+"$BIN/nextbuy" evaluate "$WORK/quick" "$WORK/log.csv" --backtest 2 --json > "$WORK/backtest.json"
+"$BIN/nextbuy" report "$WORK/bundle" --out "$WORK/report.html"
+
 echo "== predict a known user, an unknown user, and raw histories"
 "$BIN/nextbuy" predict "$WORK/bundle" --user u1 --user nobody --k 3 --json > "$WORK/predict.json"
 echo '{"user": "new", "purchases": ["tea", "milk", "tea"]}' > "$WORK/history.jsonl"
