@@ -114,9 +114,17 @@ def apply_repeat_policy(
     blocked = policy.blocks(histories, as_of)
     masked = log_probabilities.copy()
     masked[blocked.users, blocked.items] = -np.inf
-    best = masked.max(axis=1, keepdims=True)
+    return scaled_to_one(masked)
+
+
+def scaled_to_one(log_values: Float32) -> Float32:
+    """Each row less the log of its sum, so that its exponentials sum to 1; changed in place.
+
+    A row of `-inf` only stays.
+    """
+    best = log_values.max(axis=1, keepdims=True)
     best[np.isneginf(best)] = 0.0
-    rest = np.exp(masked - best).sum(axis=1, keepdims=True, dtype=np.float64)
-    rest[rest == 0.0] = 1.0
-    masked -= (best + np.log(rest)).astype(np.float32)
-    return masked
+    total = np.exp(log_values - best).sum(axis=1, keepdims=True, dtype=np.float64)
+    total[total == 0.0] = 1.0
+    log_values -= (best + np.log(total)).astype(np.float32)
+    return log_values

@@ -18,6 +18,7 @@ from nextbuy import columns
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32
 from nextbuy.errors import ConfigError
+from nextbuy.splitting.repeat import scaled_to_one
 
 
 class Rules(BaseModel):
@@ -134,12 +135,7 @@ class CatalogRules:
         items[:, ~self.allowed] = -np.inf
         for most, codes in self.caps:
             items[_beyond(items, codes, most)] = -np.inf
-        best = ruled.max(axis=1, keepdims=True)
-        best[np.isneginf(best)] = 0.0
-        total = np.exp(ruled - best).sum(axis=1, keepdims=True, dtype=np.float64)
-        total[total == 0.0] = 1.0
-        ruled -= (best + np.log(total)).astype(np.float32)
-        return ruled
+        return scaled_to_one(ruled)
 
 
 def _codes(catalog: Catalog, column: str) -> NDArray[np.int64]:
