@@ -135,8 +135,9 @@ class Blend:
         repeated[total_own == 0] = 0.0  # who has bought nothing
         new *= _ratio(1.0 - repeated, total_new)[:, None].astype(np.float32)
         new[pairs.users, pairs.items] = own * _ratio(repeated, total_own)[pairs.users]
-        with np.errstate(divide="ignore"):  # padding has probability 0
-            return np.log(new, out=new)
+        np.log(np.maximum(new, _LEAST, out=new), out=new)  # a network may round to 0
+        new[:, 0] = -np.inf
+        return new
 
     def in_words(self) -> str:
         """What it leans on; see `BlendWeights.in_words`."""

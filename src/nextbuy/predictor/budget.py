@@ -15,7 +15,7 @@ from nextbuy.models.protocol import FittedModel
 from nextbuy.splitting.cases import Cases
 
 _FOR_SCORING: Final = 0.3
-_FOR_SAVING: Final = 0.07
+_FOR_SAVING: Final = 0.15
 _FEWEST_CASES: Final = 100
 _SAMPLE: Final = 32
 
