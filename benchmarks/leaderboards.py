@@ -161,7 +161,7 @@ def render() -> None:
         "market were not. *loss* is in nats a "
         "purchase; *accuracy* says how often the first offer was in the next basket; *ece* the "
         "calibration error of the first offer, each purchase counting once; *weight* the share of "
-        "the blend. Seconds were taken while other work shared the two cores now and then: they are "
+        "the blend. Seconds were taken while other work shared the cores now and then: they are "
         "upper bounds.\n",
     ]
     measured = {
