@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextbuy import storage
-from nextbuy.errors import BundleError
+from nextbuy.errors import BundleError, TimeIsUpError
 from nextbuy.models.ease import Ease, EaseConfig
 from nextbuy.models.item_knn import ItemKnn
 from nextbuy.models.lstm_rnn import LstmRnn, LstmRnnConfig
@@ -139,6 +139,13 @@ def writes_into_what_it_is_asked(answer, histories, _):
     return answer
 
 
+class GivesUpWithoutAReason(Popularity):
+    def fit(self, train, validation, catalog, options):
+        if options.seconds_left() <= 0:
+            raise TimeIsUpError
+        return super().fit(train, validation, catalog, options)
+
+
 class Unseeded(Popularity):
     def fit(self, *arguments):
         super().fit(*arguments)
@@ -220,6 +227,7 @@ BROKEN = [
     ("handed_in_is_changed", answers(writes_into_what_it_is_asked)),
     ("fitting_again_forgets", KeepsTheFirstFit),
     ("validation_that_says_nothing", NeedsValidation),
+    ("when_the_time_is_up", GivesUpWithoutAReason),
     ("same_seed_gives_the_same_bytes", Unseeded),
     ("loaded_model_answers", SavesRounded),
     ("loaded_model_answers", RefusesEverything),
