@@ -162,7 +162,7 @@ def render() -> None:
         "purchase; *accuracy* says how often the first offer was in the next basket; *ece* the "
         "calibration error of the first offer, each purchase counting once; *weight* the share of "
         "the blend. Seconds were taken while other work shared the cores now and then: they are "
-        "upper bounds. Ta-Feng was measured before the bar of a list of ten; the others after it.\n",
+        "upper bounds. Ta-Feng was measured before the bar of a list of ten.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
