@@ -72,6 +72,15 @@ def test_a_weighted_mean_is_the_mean_of_the_repeated_cases(rows):
         assert got == pytest.approx(expected, nan_ok=True, abs=1e-9)
 
 
+def test_a_case_can_stand_for_many_purchases():
+    """Two cases with losses 1 and 4, means over one and three purchases; the third has none."""
+    values = np.array([[1.0, 1.0], [4.0, 4.0], [math.nan, 9.0]])
+    weights = np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    means = weighted_means(weights, values, {0: np.array([1.0, 3.0, 0.0])})
+    np.testing.assert_allclose(means[:, 0], [13 / 4, 14 / 5, math.nan])
+    np.testing.assert_allclose(means[:, 1], [14 / 3, 2, 9])
+
+
 def test_an_interval_holds_the_middle_and_leaves_nan_out():
     samples = np.array([*range(1001), math.nan])
     assert percentile_interval(samples, 0.9) == pytest.approx((50, 950))

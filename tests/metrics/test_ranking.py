@@ -8,7 +8,7 @@ from sklearn.metrics import ndcg_score
 
 from nextbuy.data.histories import offsets_of
 from nextbuy.metrics import ranking
-from nextbuy.metrics.likelihood import log_loss
+from nextbuy.metrics.likelihood import log_loss, num_known
 from nextbuy.metrics.ranking import MISSED
 
 cases_of_ranks = st.lists(
@@ -98,11 +98,17 @@ def test_coverage_counts_items_once_and_padding_never():
     assert math.isnan(ranking.coverage(np.zeros((0, 0), np.int32), 0))
 
 
-def test_loss_is_a_mean_of_means_and_leaves_unknown_targets_out():
+def test_each_purchase_counts_once_in_the_loss_and_unknown_ones_do_not():
     log_p = np.log(np.array([1 / 2, 1 / 8, 1 / 4, np.nan, np.nan]))
     values = log_loss(log_p, offsets_of(np.array([2, 2, 1])))
     assert values[:2].tolist() == pytest.approx([2 * math.log(2), 2 * math.log(2)])
     assert math.isnan(values[2])
+    log_p = np.log(np.array([1 / 2, 1 / 8, 1 / 4, np.nan, np.nan]))
+    offsets = offsets_of(np.array([1, 3, 1]))
+    sizes = num_known(log_p, offsets)
+    assert sizes.tolist() == [1, 2, 0]
+    assert ranking.mean(log_loss(log_p, offsets), sizes) == pytest.approx(2 * math.log(2))
+    assert math.isnan(ranking.mean(np.zeros(2), np.zeros(2)))
 
 
 def test_an_impossible_target_costs_infinitely_much():

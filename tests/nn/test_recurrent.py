@@ -117,9 +117,20 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 def test_a_uniform_guess_costs_log_v():
     loss = full_softmax_loss(
-        torch.zeros(2, 4), torch.randn(7, 4), torch.zeros(7), torch.tensor([0, 6])
-    )
+        torch.zeros(2, 4), torch.randn(7, 4), torch.zeros(7),
+        torch.tensor([0, 1]), torch.tensor([0, 6]),
+    )  # fmt: skip
     assert loss.item() == pytest.approx(math.log(7))
+
+
+def test_a_state_is_asked_once_for_each_purchase_of_its_basket():
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(2, 4), torch.randn(7, 4), torch.randn(7)
+    owners, targets = torch.tensor([0, 0, 1]), torch.tensor([3, 5, 0])
+    loss = full_softmax_loss(hidden, weight, bias, owners, targets)
+    p = torch.softmax(hidden @ weight.T + bias, dim=1)
+    expected = -(p[0, 3].log() + p[0, 5].log() + p[1, 0].log()) / 3
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_sampled_loss_estimates_the_full_one():
@@ -135,7 +146,7 @@ def test_the_sampled_loss_estimates_the_full_one():
     sampled = sampled_softmax_loss(
         hidden, weight, bias, targets, samples_S=samples, log_expected_V=expected
     )
-    full = full_softmax_loss(hidden, weight, bias, targets)
+    full = full_softmax_loss(hidden, weight, bias, torch.arange(4), targets)
     assert sampled.item() == pytest.approx(full.item(), abs=0.01)
 
 

@@ -79,6 +79,40 @@ def test_a_basket_is_shuffled_and_stays_together():
     assert batch.marks.tolist() == [[1, 0, 0, 0, 0, 1]]
 
 
+def test_a_purchase_is_asked_of_the_state_before_its_basket():
+    """Row [1 2] [3]; then a row that goes on in the middle of a basket."""
+    histories = Histories.from_lists([[1, 2, 3]], baskets=[[0, 0, 1]])
+    (batch,) = batches_of(histories)
+    asked = batch.questions()
+    assert batch.openings.tolist() == [[0, 0, 2]]
+    assert (asked.states.tolist(), asked.owners.tolist()) == ([0, 2], [0, 0, 1])
+    assert sorted(asked.targets[:2].tolist()) == [0, 1]
+    assert asked.targets[2] == 2
+    cut = Histories.from_lists([[1, 2, 3]], baskets=[[0, 0, 0]])
+    rest = next(b for b in batches_of(cut, longest=2, tokens=2) if b.targets.shape[1] == 2)
+    assert rest.marks.tolist() == [[0, 0]]
+    assert rest.questions().states.tolist() == [0]
+
+
+@given(item_lists, st.integers(2, 6), st.integers(1, 30))
+def test_every_purchase_is_asked_for_once_an_epoch(rows, longest, tokens):
+    """Of a state that knows no purchase of its basket, unless a window cuts the basket in two."""
+    baskets = [[place // 2 for place in range(len(row))] for row in rows]
+    batches = batches_of(
+        Histories.from_lists(rows, baskets=baskets), longest=longest, tokens=tokens
+    )
+    asked = [b.questions() for b in batches]
+    assert sorted(int(t) + 1 for q in asked for t in q.targets) == sorted(
+        item for row in rows for item in row
+    )
+    for batch, questions in zip(batches, asked, strict=True):
+        real = batch.targets.ravel() > 0
+        assert real[questions.states].all()
+        opens = batch.marks.ravel()[questions.states] == 1
+        heads = questions.states % batch.targets.shape[1] == 0
+        assert (opens | heads).all()
+
+
 def test_a_mark_at_the_head_of_a_window_looks_at_the_purchase_before_it():
     histories = Histories.from_lists([[1, 2, 3, 4]], baskets=[[0, 1, 1, 2]])
     batches = batches_of(histories, longest=2, tokens=1)

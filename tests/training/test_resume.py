@@ -190,7 +190,9 @@ def test_T07_an_engine_does_not_take_a_step_with_a_nan_loss(engine_name):
         weights=weights, item_counts=np.ones(3, int), seed=0,
     )  # fmt: skip
     row = np.array([[1, 2]])
-    loss = engine.step(Batch(inputs=row, marks=row * 0, targets=row), learning_rate=0.1, step=0)
+    loss = engine.step(
+        Batch(inputs=row, marks=row * 0, targets=row, openings=row * 0), learning_rate=0.1, step=0
+    )
     assert np.isnan(loss)
     for name, array in engine.weights().items():
         np.testing.assert_array_equal(array, weights[name])

@@ -19,7 +19,7 @@ from nextbuy.seeding import generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The mean over cases of one model's score minus the other's.
+    """One model's score minus the other's: the mean over cases, of losses over purchases.
 
     Attributes:
         difference: The mean; `nan` without cases.
@@ -55,23 +55,24 @@ def compare(
     Raises:
         ConfigError: If they are not about equally many cases; they must be about the same ones.
     """
-    sizes = {len(column) for found in (one, other) for column in found.values.values()}
-    if len(sizes) > 1:
+    lengths = {len(column) for found in (one, other) for column in found.values.values()}
+    if len(lengths) > 1:
         raise ConfigError(
-            f"Only scores on the same cases can be compared; there are {sorted(sizes)} cases."
+            f"Only scores on the same cases can be compared; there are {sorted(lengths)} cases."
         )
     names = list(one.values)
     table = np.stack([one.values[name] - other.values[name] for name in names], axis=1)
+    sizes = {names.index(name): size for name, size in one.sizes.items() if name in names}
     if len(table) == 0:
         nothing = Difference(difference=float("nan"), low=float("nan"), high=float("nan"))
         return dict.fromkeys(names, nothing)
     rng = generator(seed, "comparison")
     drawn = [
-        bootstrap.weighted_means(weights, table)
+        bootstrap.weighted_means(weights, table, sizes)
         for weights in bootstrap.resamples(len(table), num_resamples, rng)
     ]
     samples = np.concatenate(drawn)
-    means = bootstrap.weighted_means(np.ones((1, len(table))), table)[0]
+    means = bootstrap.weighted_means(np.ones((1, len(table))), table, sizes)[0]
     found = {}
     for place, name in enumerate(names):
         low, high = bootstrap.percentile_interval(samples[:, place])

@@ -45,6 +45,8 @@ class Evaluation:
         protocol: Split, target, candidates and definitions, to be shown beside the scores.
         slices: For parts of the cases: `n`, `accuracy`, `ndcg@10`, `loss`.
         values: Of each case, for the metrics of `COMPARED`; length C each.
+        sizes: How many purchases the value of each case stands for, for those of `COMPARED` that
+            are means over purchases; length C each.
         gains: Share of the targets among the first k offers, by k; see `ranking.gains`.
         reliability: Confidence of the first offer against the share of purchases that it named.
         first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
@@ -55,6 +57,7 @@ class Evaluation:
     protocol: dict[str, object]
     slices: dict[str, Metrics]
     values: dict[str, Float64]
+    sizes: dict[str, Float64]
     gains: dict[int, float]
     reliability: Reliability
     first_offers: Int32
@@ -114,7 +117,9 @@ def summarize(
     """
     found = _Found(scores)
     values = found.values
-    metrics: Metrics = {name: ranking.mean(column) for name, column in values.items()}
+    metrics: Metrics = {
+        name: ranking.mean(column, found.sizes.get(name)) for name, column in values.items()
+    }
     once = np.ones((1, len(scores)))
     metrics |= {name: float(column[0]) for name, column in found.ratios(once).items()}
     metrics["coverage@10"] = ranking.coverage(scores.top_items[:, :10], scores.num_items)
@@ -131,6 +136,7 @@ def summarize(
         "candidates": f"the whole catalog, {scores.num_items} items, none sampled",
         "ties": "broken by item index",
         "repeat": str(repeat),
+        "loss": "mean over purchases of -log p, in nats",
         "ece": "probability of the first offer against the share of the purchases that it named",
         "unknown_targets": "a miss in every ranking metric, left out of the loss",
         "intervals": f"95 % bootstrap percentiles over cases, {num_resamples} resamples, "
@@ -143,6 +149,7 @@ def summarize(
         protocol={**(protocol or {}), **words},
         slices=slices_of(scores, catalog),
         values={name: values[name] for name in COMPARED},
+        sizes={name: found.sizes[name] for name in COMPARED if name in found.sizes},
         gains=ranking.gains(scores.ranks, scores.num_items),
         reliability=calibration.reliability(
             found.confidence, found.outcomes.hits, found.num_purchases
@@ -162,7 +169,10 @@ def protocol_of(split: Split, part: Literal["validation", "test"] = "test") -> d
 
 
 def case_values(scores: CaseScores) -> dict[str, Float64]:
-    """Each metric that is a mean over cases, as its values, length C; `nan` leaves a case out."""
+    """Metrics as a value for each case, length C; `nan` leaves a case out.
+
+    All are means over cases, but the loss: a mean over purchases, see `case_sizes`.
+    """
     ranks, offsets = scores.ranks, scores.target_offsets
     values = {
         "loss": likelihood.log_loss(scores.log_probabilities, offsets),
@@ -178,14 +188,20 @@ def case_values(scores: CaseScores) -> dict[str, Float64]:
     return values
 
 
+def case_sizes(scores: CaseScores) -> dict[str, Float64]:
+    """How many purchases each case counts for, in the metrics that are means over purchases."""
+    return {"loss": likelihood.num_known(scores.log_probabilities, scores.target_offsets)}
+
+
 class _Found:
     """What the metrics and their resamples are computed from, prepared once."""
 
     def __init__(self, scores: CaseScores) -> None:
-        self.values = case_values(scores)
+        self.values, self.sizes = case_values(scores), case_sizes(scores)
         for part, targets in (("repeat", scores.repeats), ("explore", ~scores.repeats)):
-            for name, column in case_values(scores.part(targets)).items():
-                self.values[f"{part}/{name}"] = column
+            mine = scores.part(targets)
+            self.values |= {f"{part}/{name}": v for name, v in case_values(mine).items()}
+            self.sizes |= {f"{part}/{name}": n for name, n in case_sizes(mine).items()}
         nothing = len(scores) == 0 or scores.num_items == 0
         self.first_offers: Int32 = (
             np.zeros(len(scores), np.int32) if nothing else scores.top_items[:, 0]
@@ -228,10 +244,11 @@ class _Found:
 
 def _intervals(found: _Found, seed: int, num_resamples: int) -> Intervals:
     names, table = list(found.values), np.stack(list(found.values.values()), axis=1)
+    sizes = {names.index(name): size for name, size in found.sizes.items()}
     samples: dict[str, list[NDArray[np.float64]]] = {}
     rng = generator(seed, "bootstrap")
     for weights in bootstrap.resamples(len(table), num_resamples, rng):
-        means = bootstrap.weighted_means(weights, table)
+        means = bootstrap.weighted_means(weights, table, sizes)
         for name, column in [*zip(names, means.T, strict=True), *found.ratios(weights).items()]:
             samples.setdefault(name, []).append(column)
     return {n: bootstrap.percentile_interval(np.concatenate(parts)) for n, parts in samples.items()}

@@ -85,9 +85,10 @@ def _thirds(catalog: Catalog) -> NDArray[np.int64]:
 
 def _row(scores: CaseScores) -> dict[str, float]:
     ranks, offsets = scores.ranks, scores.target_offsets
+    losses = likelihood.log_loss(scores.log_probabilities, offsets)
     return {
         "n": int((np.diff(offsets) > 0).sum()),
         "accuracy": ranking.mean(ranking.hit_rate(ranks, offsets, 1)),
         "ndcg@10": ranking.mean(ranking.ndcg(ranks, offsets, 10)),
-        "loss": ranking.mean(likelihood.log_loss(scores.log_probabilities, offsets)),
+        "loss": ranking.mean(losses, likelihood.num_known(scores.log_probabilities, offsets)),
     }

@@ -5,7 +5,7 @@ a weight a case (how often it was drawn), so that a statistic is computed from s
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -30,19 +30,30 @@ def resamples(num_cases: int, num_resamples: int, rng: np.random.Generator) -> I
         yield counts.reshape(size, num_cases).astype(np.float64)
 
 
-def weighted_means(weights: Float64, values: Float64) -> Float64:
-    """Mean of each column of `values` [C, M] under each row of `weights` [b, C]: shape [b, M].
+def weighted_means(
+    weights: Float64, values: Float64, sizes: Mapping[int, Float64] | None = None
+) -> Float64:
+    """Mean of each column of `values` under each resample.
 
-    A case that is `nan` in a column is left out of that column; a column with nothing left is `nan`
-    and one with an infinite value that was drawn is infinite.
+    Args:
+        weights: How often each case was drawn, shape [b, C].
+        values: Shape [C, M]. A case that is `nan` in a column is left out of that column.
+        sizes: How much each case counts, length C, by column; in other columns each counts once.
+
+    Returns:
+        Shape [b, M]. A column with nothing left is `nan`, one with an infinite value that was drawn
+        is infinite.
     """
     missing, infinite = np.isnan(values), np.isinf(values)
-    sums = weights @ np.where(missing | infinite, 0.0, values)
+    filled = np.where(missing | infinite, 0.0, values)
     counts = np.repeat(weights.sum(axis=1)[:, None], values.shape[1], axis=1)
     gaps = missing.any(axis=0)
     if gaps.any():
         counts[:, gaps] -= weights @ missing[:, gaps].astype(np.float64)
-    means = sums / np.where(counts > 0.5, counts, np.nan)
+    for column, size in (sizes or {}).items():
+        filled[:, column] *= size
+        counts[:, column] = weights @ np.where(missing[:, column], 0.0, size)
+    means = (weights @ filled) / np.where(counts > 0.5, counts, np.nan)
     broken = infinite.any(axis=0)
     if broken.any():
         drawn = weights @ infinite[:, broken].astype(np.float64) > 0

@@ -17,9 +17,15 @@ def log_loss(log_probabilities: NDArray[np.floating], offsets: Offsets) -> Float
         offsets: Case c has the targets `offsets[c]:offsets[c + 1]`.
 
     Returns:
-        One value a case, `nan` where no target is known.
+        One value a case, `nan` where no target is known. The mean over purchases counts each case
+        by `num_known` of them.
     """
     known = ~np.isnan(log_probabilities)
     losses = sum_per_case(np.where(known, -log_probabilities, 0.0), offsets)
-    counts = sum_per_case(known, offsets)
+    counts = num_known(log_probabilities, offsets)
     return np.where(counts > 0, losses / np.maximum(counts, 1), np.nan)
+
+
+def num_known(log_probabilities: NDArray[np.floating], offsets: Offsets) -> Float64:
+    """How many targets of each case have a log p, length C."""
+    return sum_per_case(~np.isnan(log_probabilities), offsets)

@@ -18,10 +18,15 @@ MISSED: Final = 2**62
 """Rank of a target that no list contains: the catalog lacks it, or the policy excludes it."""
 
 
-def mean(values: Float64) -> float:
-    """The mean of the values that are not `nan`; `nan` if there are none."""
-    found = values[~np.isnan(values)]
-    return float(found.mean()) if len(found) else float("nan")
+def mean(values: Float64, sizes: Float64 | None = None) -> float:
+    """The mean of the values that are not `nan`, each counting by its size; `nan` if none are."""
+    is_there = ~np.isnan(values)
+    if sizes is not None:
+        is_there &= sizes > 0
+    if not is_there.any():
+        return float("nan")
+    weights = None if sizes is None else sizes[is_there]
+    return float(np.average(values[is_there], weights=weights))
 
 
 def case_of_target(offsets: Offsets) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ them together and p_m its distribution,
 Counting knows best which of their items people buy again, neighbours and networks what new ones
 they try; one weight for both would pay for the one with the other. The likelihood of a purchase is
 the product of two factors, own or new, and which; so a, b and c are each found by
-expectation-maximisation on the validation cases, whose every step raises the likelihood.
+expectation-maximisation on the validation targets, whose every step raises the likelihood.
 
 Among what is new, likelihood alone would choose members that are never far off over members that
 are often right: most targets are far down every list, and their logarithms weigh most. b therefore
@@ -111,7 +111,7 @@ class Blend:
     def of(
         cls, members: Mapping[str, FittedModel], validation: Cases, progress: Progress | None = None
     ) -> "Blend":
-        """Weights that maximise the likelihood of the validation cases."""
+        """Weights from the likelihood of the validation targets; see the module."""
         found = target_likelihoods(list(members.values()), validation, progress=progress)
         return cls(members, blend_weights(list(members), found))
 
@@ -185,20 +185,18 @@ class TargetLikelihoods:
         bars: What the tenth offer among the new items has, by each member; 0 where there are not so
             many, and for own targets; shape [T, M].
         is_own: Whether the target is an own item, length T.
-        weights: Of each target; those of a case sum to 1. Length T.
     """
 
     which: Float64
     whether: Float64
     bars: Float64
     is_own: NDArray[np.bool_]
-    weights: Float64
 
 
 def target_likelihoods(
     models: Sequence[FittedModel], cases: Cases, *, progress: Progress | None = None
 ) -> TargetLikelihoods:
-    """Ask every member every case; a case counts once, however many targets it has."""
+    """Ask every member every case."""
     progress = progress or SilentProgress()
     owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
     known = cases.target_items != UNKNOWN
@@ -230,27 +228,26 @@ def target_likelihoods(
             start += len(rows)
             step = max(1, min(1_024, _CHUNK_BYTES // (4 * table.shape[1])))
         progress.finish()
-    weights = 1.0 / np.bincount(owners, minlength=max(1, len(cases)))[owners]
     return TargetLikelihoods(
         which=np.maximum(which, _LEAST), whether=np.maximum(whether, _LEAST), bars=bars,
-        is_own=is_own, weights=weights,
+        is_own=is_own,
     )  # fmt: skip
 
 
 def blend_weights(names: Sequence[str], found: TargetLikelihoods) -> BlendWeights:
     """a, b and c of the module; a part without targets takes the weights of the other."""
-    own, weights = found.is_own, found.weights
+    own = found.is_own
     bars = found.bars.mean(axis=1)
-    choice = mixture_weights(found.whether, weights)
-    repeat = mixture_weights(found.which[own], weights[own])
-    likely = mixture_weights(found.which[~own], weights[~own])
-    ranked = mixture_weights(found.which[~own], weights[~own], bars=bars[~own])
+    choice = mixture_weights(found.whether)
+    repeat = mixture_weights(found.which[own])
+    likely = mixture_weights(found.which[~own])
+    ranked = mixture_weights(found.which[~own], bars=bars[~own])
     explore = ranked
-    best = max((weights @ np.log(found.which * found.whether)).tolist(), default=0.0)
+    best = max(np.log(found.which * found.whether).sum(axis=0).tolist(), default=0.0)
     for tenths in range(11):
         explore = (tenths * likely + (10 - tenths) * ranked) / 10
         which = np.where(own, found.which @ repeat, found.which @ explore)
-        if weights @ np.log(which * (found.whether @ choice)) >= best:
+        if np.log(which * (found.whether @ choice)).sum() >= best:
             break
     repeat = repeat if own.any() else explore
     explore = explore if not own.all() else repeat
@@ -258,22 +255,20 @@ def blend_weights(names: Sequence[str], found: TargetLikelihoods) -> BlendWeight
         repeat=dict(zip(names, repeat.tolist(), strict=True)),
         explore=dict(zip(names, explore.tolist(), strict=True)),
         choice=dict(zip(names, choice.tolist(), strict=True)),
-        repeat_share=float(np.average(own, weights=weights)) if len(own) else 0.0,
+        repeat_share=float(own.mean()) if len(own) else 0.0,
     )
 
 
 def mixture_weights(
     likelihoods: Float64,
-    case_weights: Float64,
     *,
     bars: Float64 | None = None,
     steps: int = 2_000,
 ) -> Float64:
-    """Weights w >= 0 that sum to 1 and maximise sum_t c_t log(e_t + sum_m w_m p_tm).
+    """Weights w >= 0 that sum to 1 and maximise sum_t log(e_t + sum_m w_m p_tm).
 
     Args:
         likelihoods: p_tm, shape [T, M]: what member m gave target t.
-        case_weights: c_t, length T; those of the targets of a case sum to 1.
         bars: e_t, length T; None is 0.
         steps: Most steps of expectation-maximisation.
 
@@ -285,16 +280,15 @@ def mixture_weights(
     weights = np.full(num_members, 1.0 / num_members)
     if len(likelihoods) == 0:
         return weights
-    share = case_weights / case_weights.sum()
     before = -np.inf
     for _ in range(steps):
         joint = likelihoods * weights
         total = joint.sum(axis=1) + (0.0 if bars is None else bars)
-        score = float(share @ np.log(total))
+        score = float(np.log(total).mean())
         if score - before < 1e-9:
             break
         before = score
-        weights = share @ (joint / total[:, None])
+        weights = (joint / total[:, None]).mean(axis=0)
         weights /= weights.sum()
     kept: Float64 = np.where(weights >= _NEGLIGIBLE, weights, 0.0)
     kept /= kept.sum()

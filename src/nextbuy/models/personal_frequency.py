@@ -46,7 +46,7 @@ class PersonalFrequency:
     n_ui sums decay^(baskets ago) over the user's purchases of item i, n_u over all of them; N_u
     counts them; P(i) is popularity. With decay 1 the ranking is that of GP-TopFreq in Li et al.
     (TOIS 2023): own items by frequency, then all others by popularity. `trust`, `half_length` and
-    `decay` maximise the likelihood of the validation cases.
+    `decay` maximise the likelihood of the validation targets.
     """
 
     name: ClassVar[str] = "personal-frequency"
@@ -140,7 +140,6 @@ def _choose(
         }
     lengths = validation.histories.lengths.astype(np.float64)[owners]
     width = len(popularity)
-    case_weight = 1.0 / np.bincount(owners, minlength=len(validation))[owners]
     best = (-np.inf, 0.0, 0.0, 0.0)
     for decay in decays:
         pairs, frequencies = own_frequencies(validation.histories, width, decay)
@@ -150,7 +149,7 @@ def _choose(
             for trust in trusts:
                 own = trust * reach
                 likelihood = own * frequency + (1.0 - own) * popularity[targets]
-                score = float((case_weight * np.log(likelihood)).sum())
+                score = float(np.log(likelihood).sum())
                 best = max(best, (score, float(trust), float(half), decay))
     return dict(zip(("trust", "half_length", "decay"), best[1:], strict=True))
 

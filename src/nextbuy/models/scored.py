@@ -5,7 +5,7 @@ A model of this kind says how strongly each item suggests itself, with scores s 
     p(i | u) = (1 - b) s_ui^g / sum_j s_uj^g  +  b P(i),
 
 with P the popularity in the training histories. The power g sharpens or flattens, the back-off b
-leaves room for what no score speaks for; both maximise the likelihood of the validation cases. A
+leaves room for what no score speaks for; both maximise the likelihood of the validation targets. A
 user without any score gets popularity.
 
 Legend: U users, C cases, T targets, V items.
@@ -166,7 +166,7 @@ def fit_calibration(
 ) -> Calibration:
     """The power, of a grid, and the back-off with the best likelihood of validation targets.
 
-    A case counts once, however many targets it has. Without usable cases the default stays.
+    Each target counts once. Without usable cases the default stays.
     """
     # Enough for two numbers, fewer for large catalogs.
     cases = validation.thinned(
@@ -180,14 +180,13 @@ def fit_calibration(
     shares, is_scored = _target_shares(
         scorer, cases, owners, targets, len(popularity), options=options
     )
-    weights = 1.0 / np.bincount(owners, minlength=len(cases))[owners]
     if not is_scored.any():
         return Calibration()
-    own, other, weights = shares[:, is_scored], popularity[targets[is_scored]], weights[is_scored]
+    own, other = shares[:, is_scored], popularity[targets[is_scored]]
     best = (-np.inf, Calibration())
     for power, share in zip(_POWERS, own, strict=True):
-        backoff = _best_backoff(share, other, weights)
-        score = float((weights * np.log((1.0 - backoff) * share + backoff * other)).sum())
+        backoff = _best_backoff(share, other)
+        score = float(np.log((1.0 - backoff) * share + backoff * other).sum())
         if score > best[0]:
             best = (score, Calibration(power=power, backoff=backoff))
     return best[1]
@@ -230,15 +229,12 @@ def _powered(scores: Float32, power: float) -> Float32:
     return powered
 
 
-def _best_backoff(
-    share: NDArray[np.float64], other: Float32, weights: NDArray[np.float64]
-) -> float:
+def _best_backoff(share: NDArray[np.float64], other: Float32) -> float:
     """The weight of the second of two distributions, by expectation-maximisation."""
     backoff = 0.3
     for _ in range(200):
         second = backoff * other
-        responsibility = second / (second + (1.0 - backoff) * share)
-        new = float((weights * responsibility).sum() / weights.sum())
+        new = float((second / (second + (1.0 - backoff) * share)).mean())
         if abs(new - backoff) < 1e-6:
             break
         backoff = new

@@ -1,6 +1,6 @@
 """Losses of the next purchase, as plain functions.
 
-Legend: N positions that have a target, R hidden size, V items, S sampled items.
+Legend: M states, N targets, R hidden size, V items, S sampled items.
 """
 
 import torch
@@ -9,20 +9,22 @@ from torch import Tensor
 
 
 def full_softmax_loss(
-    hidden_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, targets_N: Tensor
+    hidden_MR: Tensor, weight_VR: Tensor, bias_V: Tensor, owners_N: Tensor, targets_N: Tensor
 ) -> Tensor:
-    """Mean cross-entropy of the next item over the whole catalog.
+    """Mean cross-entropy of the targets over the whole catalog.
 
     Args:
-        hidden_NR: States of the positions that have a target.
+        hidden_MR: States that are asked for one target or for many.
         weight_VR: Dense kernel, one row an item.
         bias_V: Dense bias.
+        owners_N: State that each target is asked of, 0..M-1.
         targets_N: Item row, 0..V-1.
 
     Returns:
         -mean log softmax(h W' + b)[target], in nats; `nan` if N is 0.
     """
-    return F.cross_entropy(F.linear(hidden_NR, weight_VR, bias_V), targets_N)
+    scores_MV = F.log_softmax(F.linear(hidden_MR, weight_VR, bias_V), dim=1)
+    return -scores_MV[owners_N, targets_N].mean()
 
 
 def sampled_softmax_loss(

@@ -4,7 +4,10 @@ Long histories are cut into windows. Windows of one length class go together, so
 (nearly) a rectangle; a batch holds about `tokens` positions. All of it is array arithmetic on
 histories that may be memory-mapped; nothing loops over rows in Python.
 
-Legend: W windows, B windows of a batch, L positions.
+A purchase is asked of the state before its basket, because that is what prediction will ask: of
+the other purchases of the basket nothing is known then.
+
+Legend: W windows, B windows of a batch, L positions, M states that are asked, N targets.
 """
 
 from collections.abc import Iterator
@@ -26,16 +29,42 @@ class Batch:
         inputs: Purchase before each position, [B, L]; 0 where there is none.
         marks: 1 where the position opens a new basket, [B, L].
         targets: Purchase at each position, [B, L]; 0 where the row has ended.
+        openings: Position of its row at which the basket of each position begins, [B, L].
     """
 
     inputs: Int64
     marks: Int64
     targets: Int64
+    openings: Int64
 
     @property
     def num_targets(self) -> int:
         """Positions that have a target."""
         return int(np.count_nonzero(self.targets))
+
+    def questions(self) -> "Questions":
+        """What is asked of the network: each purchase, from the state before its basket."""
+        rows_N, columns_N = np.nonzero(self.targets)
+        asked_N = rows_N * self.targets.shape[1] + self.openings[rows_N, columns_N]
+        states_M, owners_N = np.unique(asked_N, return_inverse=True)
+        return Questions(
+            states=states_M, owners=owners_N, targets=self.targets[rows_N, columns_N] - 1
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Questions:
+    """States that are asked and what they are asked for; a basket asks one state many times.
+
+    Attributes:
+        states: Places in the flattened grid [B * L] of the states that are asked, ascending; [M].
+        owners: Which of these states each target is asked of, 0..M-1; [N].
+        targets: Item rows, 0..V-1; [N].
+    """
+
+    states: Int64
+    owners: Int64
+    targets: Int64
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -145,4 +174,9 @@ def _collate(
         items_BL = np.take_along_axis(items_BL, shuffled, axis=1)
     first_input = np.where(opens, 0, histories.items[previous])
     inputs_BL = np.concatenate([first_input[:, None], items_BL[:, :-1]], axis=1).astype(np.int64)
-    return Batch(inputs=inputs_BL, marks=(marks_BL & inside_BL).astype(np.int64), targets=items_BL)
+    return Batch(
+        inputs=inputs_BL,
+        marks=(marks_BL & inside_BL).astype(np.int64),
+        targets=items_BL,
+        openings=np.maximum.accumulate(np.where(marks_BL, np.arange(L), 0), axis=1),
+    )

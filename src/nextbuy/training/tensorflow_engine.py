@@ -166,13 +166,11 @@ class TensorFlowEngine:
             global_clipnorm=config.clip_norm,
         )
         self._optimizer.build(self._variables)
-        grid = tf.TensorSpec([None, None], tf.int64)
+        grid, row = tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None], tf.int64)
         self._step = tf.function(
             self._traced_step,
-            input_signature=[
-                grid, grid, grid, tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64),
-            ],
-        )  # fmt: skip
+            input_signature=[grid, grid, (row, row, row), row, tf.TensorSpec([2], tf.int64)],
+        )
 
     def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
         """Take one optimizer step; see `Engine.step`."""
@@ -180,20 +178,24 @@ class TensorFlowEngine:
         self._optimizer.learning_rate.assign(learning_rate)
         samples = np.zeros(0, np.int64) if self._sampler is None else self._sampler.draw(step)
         seed = generator(self._seed, "dropout", step).integers(0, 2**31, 2, dtype=np.int64)
-        constants = (tf.constant(a) for a in (batch.inputs, batch.marks, batch.targets))
+        asked = batch.questions()
+        arrays = (
+            batch.inputs, batch.marks, (asked.states, asked.owners, asked.targets), samples, seed,
+        )  # fmt: skip
         try:
-            return float(self._step(*constants, tf.constant(samples), tf.constant(seed)))
+            return float(self._step(*tf.nest.map_structure(tf.constant, arrays)))
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(str(error)) from error
 
-    def _traced_step(self, inputs: Any, marks: Any, targets: Any, samples: Any, seed: Any) -> Any:
+    def _traced_step(
+        self, inputs_BL: Any, marks_BL: Any, asked: tuple[Any, Any, Any], samples_S: Any, seed: Any
+    ) -> Any:
         tf = self._tf
         with tf.GradientTape() as tape:
-            hidden_BLR = self._network.hidden(inputs, marks, seed)
-            real = targets > 0
-            hidden_NR = tf.boolean_mask(hidden_BLR, real)
-            targets_N = tf.boolean_mask(targets, real) - 1
-            loss = self._loss(hidden_NR, targets_N, samples)
+            hidden_BLR = self._network.hidden(inputs_BL, marks_BL, seed)
+            states_M, owners_N, targets_N = asked
+            hidden_MR = tf.gather(tf.reshape(hidden_BLR, [-1, hidden_BLR.shape[-1]]), states_M)
+            loss = self._loss(hidden_MR, owners_N, targets_N, samples_S)
         gradients = tape.gradient(loss, [v.value for v in self._variables])
         finite = tf.math.is_finite(loss)
 
@@ -204,13 +206,13 @@ class TensorFlowEngine:
         tf.cond(finite, take, lambda: tf.constant(False))
         return loss
 
-    def _loss(self, hidden_NR: Any, targets_N: Any, samples_S: Any) -> Any:
+    def _loss(self, hidden_MR: Any, owners_N: Any, targets_N: Any, samples_S: Any) -> Any:
         """The losses of `nextbuy.nn.losses`, in TensorFlow."""
         tf, dense = self._tf, self._network.dense
         if self._sampler is None:
-            return tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(targets_N, dense(hidden_NR))
-            )
+            scores_MV = tf.nn.log_softmax(dense(hidden_MR))
+            return -tf.reduce_mean(tf.gather_nd(scores_MV, tf.stack([owners_N, targets_N], 1)))
+        hidden_NR = tf.gather(hidden_MR, owners_N)
         kernel_VR, bias_V = tf.transpose(dense.kernel.value), dense.bias.value
         target_logits_N = tf.reduce_sum(
             hidden_NR * tf.gather(kernel_VR, targets_N), -1

@@ -64,20 +64,20 @@ class TorchEngine:
 
     def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
         """Take one optimizer step; see `Engine.step`."""
-        inputs_BL, marks_BL, targets_BL = (
-            torch.from_numpy(a).to(self._device) for a in (batch.inputs, batch.marks, batch.targets)
+        asked = batch.questions()
+        inputs_BL, marks_BL, states_M, owners_N, targets_N = (
+            torch.from_numpy(a).to(self._device)
+            for a in (batch.inputs, batch.marks, asked.states, asked.owners, asked.targets)
         )
         dropout = self._dropout.manual_seed(stream_seed(self._seed, "dropout", step))
-        hidden_BLR = self._network.hidden(inputs_BL, marks_BL, dropout)
-        real_BL = targets_BL != 0
-        hidden_NR, targets_N = hidden_BLR[real_BL], targets_BL[real_BL] - 1
+        hidden_MR = self._network.hidden(inputs_BL, marks_BL, dropout).flatten(0, 1)[states_M]
         dense = self._network.dense
         if self._sampler is None or self._log_expected is None:
-            loss = full_softmax_loss(hidden_NR, dense.weight, dense.bias, targets_N)
+            loss = full_softmax_loss(hidden_MR, dense.weight, dense.bias, owners_N, targets_N)
         else:
             samples_S = torch.from_numpy(self._sampler.draw(step)).to(self._device)
             loss = sampled_softmax_loss(
-                hidden_NR, dense.weight, dense.bias, targets_N,
+                hidden_MR[owners_N], dense.weight, dense.bias, targets_N,
                 samples_S=samples_S, log_expected_V=self._log_expected,
             )  # fmt: skip
         value = float(loss.item())
