@@ -156,13 +156,13 @@ def render() -> None:
         "intervals over users stand behind ±. Choices (learning rates, calibration, weights of the "
         "blend) were made on validation; the test cases were scored once. One thing was not "
         "blind: how the blend is built (weights apart for own and new items, the bar of a list "
-        "of ten) was decided while the test scores of Ta-Feng, Amazon Beauty, Online Retail II and "
-        "the categories of the Complete Journey were looked at; its items, MovieLens and the "
-        "market were not. *loss* is in nats a "
-        "purchase; *accuracy* says how often the first offer was in the next basket; *ece* the "
-        "calibration error of the first offer, each purchase counting once; *weight* the share of "
+        "of ten, each purchase counting once) was decided while the test scores of Ta-Feng, "
+        "Amazon Beauty, Online Retail II and the categories of the Complete Journey were looked "
+        "at; its items, MovieLens and the market were not. *loss* is in nats a purchase, each "
+        "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
+        "the calibration error of the first offer, each purchase counting once; *weight* the share of "
         "the blend. Seconds were taken while other work shared the cores now and then: they are "
-        "upper bounds. Ta-Feng was measured before the bar of a list of ten.\n",
+        "upper bounds.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
