@@ -160,9 +160,8 @@ def render() -> None:
         "Amazon Beauty, Online Retail II and the categories of the Complete Journey were looked "
         "at; its items, MovieLens and the market were not. *loss* is in nats a purchase, each "
         "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
-        "the calibration error of the first offer, each purchase counting once; *weight* the share of "
-        "the blend. Seconds were taken while other work shared the cores now and then: they are "
-        "upper bounds.\n",
+        "the calibration error of the first offer; *weight* the share of the blend. "
+        "Seconds are upper bounds: other work shared the cores now and then.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
