@@ -6,7 +6,7 @@ import pytest
 from nextbuy.errors import ConfigError
 from nextbuy.evaluation.comparison import compare, told_apart
 from nextbuy.evaluation.evaluate import COMPARED, evaluate
-from tests.evaluation.table_model import TableModel, cases_of
+from tests.evaluation.table_model import TableModel, cases_of, random_cases
 from tests.splitting.small_logs import catalog_of
 
 
@@ -35,6 +35,19 @@ def test_a_small_difference_is_clear_where_the_intervals_of_the_scores_overlap()
     assert found.is_clear
     spread = np.std(worse.values["loss"]) / np.sqrt(400)
     assert 2 * spread > -found.difference  # unpaired, nobody could tell
+
+
+def test_a_difference_of_losses_counts_purchases_as_the_losses_do():
+    rng = np.random.default_rng(3)
+    rows, _, targets = random_cases(rng, 60, 8)
+    cases = cases_of([[]] * 60, targets)
+    one, other = (
+        evaluate(TableModel(table), cases, catalog_of(8), num_resamples=0)
+        for table in (rows, rng.dirichlet(np.ones(8), size=60))
+    )
+    found = compare(one, other)
+    for name in COMPARED:
+        assert found[name].difference == pytest.approx(one.metrics[name] - other.metrics[name])
 
 
 def test_the_interval_is_that_of_plain_resampling():

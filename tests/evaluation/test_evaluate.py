@@ -77,6 +77,19 @@ def test_repeat_and_explore_are_the_targets_in_and_out_of_the_history():
     assert metrics["unknown_target_share"] == 1 / 4
 
 
+def test_the_loss_counts_purchases_and_the_ranking_counts_cases():
+    """One case with three purchases (one unknown), one with one."""
+    model = TableModel([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    cases = cases_of([[1], [1]], [[1, 2, UNKNOWN], [2]])
+    found = evaluate(model, cases, catalog_of(3), num_resamples=200)
+    expected = -(math.log(0.5) + math.log(0.25) + math.log(0.1)) / 3
+    assert found.metrics["loss"] == pytest.approx(expected, rel=1e-6)
+    assert found.slices["users: returning"]["loss"] == pytest.approx(expected, rel=1e-6)
+    assert found.metrics["accuracy"] == 1 / 2
+    first = -(math.log(0.5) + math.log(0.25)) / 2
+    assert found.intervals["loss"] == pytest.approx((first, -math.log(0.1)), rel=1e-6)
+
+
 def test_the_intervals_hold_the_score_and_the_seed_decides_them(single_targets):
     rows, histories, targets = single_targets
     cases = cases_of(histories, [[t] for t in targets])

@@ -103,7 +103,6 @@ def test_each_purchase_counts_once_in_the_loss_and_unknown_ones_do_not():
     values = log_loss(log_p, offsets_of(np.array([2, 2, 1])))
     assert values[:2].tolist() == pytest.approx([2 * math.log(2), 2 * math.log(2)])
     assert math.isnan(values[2])
-    log_p = np.log(np.array([1 / 2, 1 / 8, 1 / 4, np.nan, np.nan]))
     offsets = offsets_of(np.array([1, 3, 1]))
     sizes = num_known(log_p, offsets)
     assert sizes.tolist() == [1, 2, 0]

@@ -14,9 +14,11 @@ from nextbuy.evaluation.evaluate import evaluate
 from nextbuy.models.lstm_rnn import LstmRnn, LstmRnnConfig
 from nextbuy.models.popularity import Popularity
 from nextbuy.models.protocol import FitOptions
+from nextbuy.nn.recurrent import LstmRnnShape, initial_weights
 from nextbuy.splitting.held_out_users import hold_out_users
 from nextbuy.testing.contract import cases_of, small_catalog
-from nextbuy.training.engine import TrainingConfig
+from nextbuy.training.batches import cut_into_windows, epoch_batches
+from nextbuy.training.engine import TrainingConfig, create_engine
 from nextbuy.training.order import order_test
 
 NOTHING = cases_of(Histories.from_lists([]), [], as_of=None)
@@ -106,6 +108,31 @@ def test_equal_budgets_end_within_three_hundredths_of_a_nat_on_both_engines():
     assert abs(losses["torch"] - losses["tensorflow"]) < 0.03
     assert max(losses.values()) < popularity - 0.1
     assert min(losses.values()) > world.limit(split.test, split.catalog)["loss"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("sample_size", [0, 4], ids=["full", "sampled"])
+def test_both_engines_ask_a_basket_of_the_same_state(sample_size):
+    """The same weights and the same batch of baskets cost the same."""
+    histories = Histories.from_lists(
+        [[1, 2, 3, 4, 5, 6], [6, 5, 4]], baskets=[[0, 0, 0, 1, 1, 2], [0, 1, 1]]
+    )
+    windows = cut_into_windows(histories, 9)
+    (batch,) = epoch_batches(histories, windows, tokens=99, seed=0, epoch=0)
+    assert len(batch.questions().states) == 5
+    shape = LstmRnnShape(
+        num_items=6, embedding_size=8, lstm_size=16, rnn_size=16, marks_baskets=True
+    )
+    counts = np.array([1, 1, 1, 2, 2, 2])
+    weights = initial_weights(shape, seed=1, item_counts=counts, longest=6)
+    losses = {}
+    for name in ("torch", "tensorflow"):
+        engine = create_engine(
+            name, shape, TrainingConfig(sample_size=sample_size),
+            weights=weights, item_counts=counts, seed=0,
+        )  # fmt: skip
+        losses[name] = [engine.step(batch, learning_rate=1e-3, step=step) for step in range(3)]
+    np.testing.assert_allclose(losses["torch"], losses["tensorflow"], rtol=1e-4)
 
 
 @pytest.mark.tensorflow

@@ -80,7 +80,7 @@ def test_a_basket_is_shuffled_and_stays_together():
 
 
 def test_a_purchase_is_asked_of_the_state_before_its_basket():
-    """Row [1 2] [3]; then a row that goes on in the middle of a basket."""
+    """Baskets [1 2] [3]; then a window that begins in the middle of a basket."""
     histories = Histories.from_lists([[1, 2, 3]], baskets=[[0, 0, 1]])
     (batch,) = batches_of(histories)
     asked = batch.questions()

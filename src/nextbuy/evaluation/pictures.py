@@ -84,7 +84,7 @@ def training_curve(
     return _finished(
         chart,
         title,
-        "validation: the purchase after each history; training: every position of every history",
+        "validation: the purchase after each history; training: every purchase of every history",
     )
 
 

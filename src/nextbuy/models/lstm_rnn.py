@@ -53,7 +53,7 @@ class LstmRnnConfig(BaseModel):
 
 
 class LstmRnn:
-    """Trains on every position of every history; predicts from the newest purchases."""
+    """Trains on every purchase of every history; predicts from the newest purchases."""
 
     name: ClassVar[str] = "lstm-rnn"
 

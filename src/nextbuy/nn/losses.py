@@ -44,7 +44,7 @@ def sampled_softmax_loss(
     the target of a position does not count again at that position.
 
     Args:
-        hidden_NR: States of the positions that have a target.
+        hidden_NR: State that each target is asked of.
         weight_VR: Dense kernel, one row an item.
         bias_V: Dense bias.
         targets_N: Item row, 0..V-1.

@@ -1,4 +1,4 @@
-"""Batches: every position of every history once an epoch, almost without padding.
+"""Batches: every purchase of every history once an epoch, almost without padding.
 
 Long histories are cut into windows. Windows of one length class go together, so that a batch is
 (nearly) a rectangle; a batch holds about `tokens` positions. All of it is array arithmetic on
