@@ -71,3 +71,41 @@ def test_it_survives_saving_and_cannot_be_scored_on_what_it_has_seen(both, log, 
 def test_a_time_limit_leaves_no_room_for_it():
     with pytest.raises(ConfigError, match="fits everything twice"):
         PredictorConfig.of(refit_full=True, time_limit=10)
+
+
+@pytest.fixture(scope="module")
+def scored(log):
+    """Scored after learning from the validation days, and without."""
+    found = [
+        Predictor.fit(log, config=PredictorConfig(models=MODELS, options=TINY, epochs=2, refit=on))
+        for on in (True, False)
+    ]
+    return tuple(found)
+
+
+def test_the_test_is_scored_after_learning_from_the_days_of_validation(scored):
+    with_them, without = scored
+    split = with_them.split
+    later = np.bincount(split.before_test.items, minlength=len(split.catalog) + 1)[1:]
+    popularity = with_them.models["popularity"].log_probabilities(split.test.histories, None)[0, 1:]
+    expected = np.log((later + 1) / (later + 1).sum())
+    np.testing.assert_allclose(popularity, expected, rtol=1e-5)
+    assert split.before_test.num_purchases > split.train.num_purchases
+    for a, b in zip(with_them.leaderboard, without.leaderboard, strict=True):
+        assert a.validation.metrics["loss"] == b.validation.metrics["loss"]
+        assert a.test.metrics["loss"] != b.test.metrics["loss"]
+    assert "fitted again" in with_them.facts["protocol"]["description"]
+    assert "fitted again" not in without.facts["protocol"]["description"]
+
+
+def test_whether_order_matters_stays_decided(scored):
+    with_them, without = scored
+    chosen = [p.models["lstm-rnn"].config.training.shuffle for p in (with_them, without)]
+    assert chosen[0] == chosen[1] != "auto"
+
+
+def test_where_only_an_order_is_known_nothing_is_learnt_twice(log):
+    config = PredictorConfig(models=("popularity",), split="leave-last-out")
+    found = Predictor.fit(log, config=config)
+    assert found.split.before_test is None
+    assert "fitted again" not in found.facts["protocol"]["description"]

@@ -224,3 +224,8 @@ def test_a_slow_walk_through_the_log_finds_the_same_split(users):
     assert bought(split, split.train) == train
     assert asked(split, split.validation) == validation
     assert asked(split, split.test) == test
+
+
+def test_all_that_lies_before_the_test_can_be_learnt_once_choices_are_made():
+    split = split_of(THREE_USERS)
+    assert bought(split, split.before_test) == {"u0": ["a", "b"], "u1": ["a", "b"], "u2": ["a"]}

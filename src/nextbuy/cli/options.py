@@ -56,6 +56,13 @@ TimeLimit = Annotated[
         help="Seconds in all. Models that there is no time for are left out, and it says so.",
     ),
 ]
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Once all is chosen, fit again on everything before the test period.",
+    ),
+]
 RefitFull = Annotated[
     bool,
     typer.Option("--refit-full", help="After scoring, fit again on the whole log to answer from."),

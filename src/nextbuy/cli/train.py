@@ -26,6 +26,7 @@ def train(
     preset: options.Preset = "balanced",
     models: options.Models = None,
     time_limit: options.TimeLimit = None,
+    refit: options.Refit = True,
     refit_full: options.RefitFull = False,
     engine: options.EngineChoice = "torch",
     level: options.Level = "item",
@@ -54,7 +55,7 @@ def train(
         preset=preset, models=named,
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
         time_limit=time_limit, rules=options.read_rules(rules),
-        refit_full=refit_full,
+        refit=refit, refit_full=refit_full,
         options={"lstm-rnn": network},
     )  # fmt: skip
     with ProgressBar() as progress:

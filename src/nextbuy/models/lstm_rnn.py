@@ -71,6 +71,7 @@ class LstmRnn:
         if options.epochs is not None:
             training = training.model_copy(update={"epochs": options.epochs})
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)
+        self.config = config.model_copy(update={"training": training})  # for a second fit
         shape = LstmRnnShape(
             num_items=len(catalog),
             embedding_size=config.embedding_size,

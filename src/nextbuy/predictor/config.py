@@ -45,6 +45,10 @@ class PredictorConfig(BaseModel):
     time_limit: float | None = Field(
         default=None, gt=0, description="seconds from reading to the published bundle"
     )
+    refit: bool = Field(
+        default=True,
+        description="once choices are made, fit again on everything before the test period",
+    )
     refit_full: bool = Field(default=False, description="after scoring, fit again on the whole log")
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)

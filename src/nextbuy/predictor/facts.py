@@ -39,7 +39,7 @@ def results_facts(
 ) -> dict[str, Any]:
     """How good the models are, and how that was found out."""
     return {
-        "protocol": _protocol(split, config),
+        "protocol": _protocol(split, config, fitted),
         "limit": limit,
         "leaderboard": [row.as_dict() for row in fitted.rows],
         "evaluation": {row.model: _in_detail(row.test) for row in fitted.rows},
@@ -63,11 +63,17 @@ def _in_detail(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _protocol(split: Split, config: PredictorConfig) -> dict[str, Any]:
+def _protocol(split: Split, config: PredictorConfig, fitted: Fitted) -> dict[str, Any]:
     """How the scores are obtained."""
+    description = split.description
+    if fitted.refitted and split.before_test is not None:
+        description += (
+            f" Once all was chosen, models were fitted again on the "
+            f"{split.before_test.num_purchases} purchases before the test period."
+        )
     return {
         "split": split.name,
-        "description": split.description,
+        "description": description,
         "warning": split.warning,
         "level": config.level,
         "repeat": config.repeat,

@@ -1,4 +1,4 @@
-"""Fit every model, blend them, and score each on validation and test."""
+"""Fit every model, blend them, fit them again up to the test, and score each on it."""
 
 import time
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig
+from nextbuy.predictor.refit import refit
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.repeat import RepeatPolicy
@@ -28,7 +29,7 @@ class LeaderboardRow:
     Attributes:
         model: Its name.
         weight: Its overall share of the blend; None for the blend itself and where there is none.
-        fit_seconds: What fitting it took; for the blend, weighing its members.
+        fit_seconds: What fitting it took, both times; for the blend, weighing its members.
         validation: Scores on the cases that choices were made on.
         test: Scores on the cases that were looked at once.
         minus_best: Test scores minus those of the model that is best on validation, case by case;
@@ -60,12 +61,13 @@ class Fitted:
     """What came of fitting.
 
     Attributes:
-        members: The models that were fitted, by name.
+        members: The models that were scored on the test, by name.
         models: The same and their blend, if there is one.
         rows: Their scores.
         weights: Of the blend, or None.
         skipped: Models that there was no time for, with the reason.
         scored_share: Share of the cases that were scored; below 1 under a time limit.
+        refitted: Whether the members learnt from everything before the test.
     """
 
     members: dict[str, Model]
@@ -74,6 +76,7 @@ class Fitted:
     weights: BlendWeights | None
     skipped: dict[str, str]
     scored_share: float
+    refitted: bool
 
 
 def fit_and_score(
@@ -88,14 +91,16 @@ def fit_and_score(
 ) -> Fitted:
     """Fit the models one after the other, then blend them if there are several.
 
+    Where the split says what lies before the test, the members are then fitted again on all of it,
+    with every choice kept: validation scores are of the first fit, test scores of the second. A
+    time limit leaves no room for that.
+
     Args:
         models: Not fitted yet.
         split: Learn from its training histories, choose on its validation cases.
         config: Of the predictor.
         run_folder: For checkpoints, or None.
         world: Where the cases come from, if its limit holds.
-        progress: Told about the long parts.
-        budget: Of time.
 
     Raises:
         TimeIsUpError: If there was no time for a single model.
@@ -105,37 +110,53 @@ def fit_and_score(
         deadline=budget.fitted if budget.is_limited else None,
     )  # fmt: skip
     members, seconds, skipped = _fit_each(models, split, options)
-    fitted: dict[str, FittedModel] = dict(members)
+    fitted: dict[str, FittedModel] = {**members}
     share = budget.share_of_cases(fitted, split.validation, split.test)
-    split = replace(
-        split,
-        validation=budget.cases(split.validation, share),
-        test=budget.cases(split.test, share),
-    )
+    asked = [budget.cases(cases, share) for cases in (split.validation, split.test)]
+    split = replace(split, validation=asked[0], test=asked[1])
     weights: BlendWeights | None = None
     if config.blend and len(members) > 1:
-        progress.about(BLEND)
-        started = time.monotonic()
-        blend = Blend.of(members, split.validation, progress)
-        seconds[BLEND] = time.monotonic() - started
+        blend, seconds[BLEND] = _blended(members, split, progress)
         weights, fitted[BLEND] = blend.weights, blend
-    rows = []
-    for name, answering in fitted.items():
-        progress.about(name)
-        validation, test = _score(answering, split, config, world, progress)
-        rows.append(
-            LeaderboardRow(
-                model=name,
-                weight=None if weights is None else weights.overall().get(name),
-                fit_seconds=seconds[name],
-                validation=validation,
-                test=test,
-            )
+    validation = {
+        name: _score(model, split.validation, split, config) for name, model in fitted.items()
+    }
+    refitted = config.refit and not budget.is_limited and split.before_test is not None
+    if refitted:
+        members = _fit_again(members, seconds, split, options)
+        fitted = {**members} if weights is None else {**members, BLEND: Blend(members, weights)}
+    shares = {} if weights is None else weights.overall()
+    rows = [
+        LeaderboardRow(
+            model=name, weight=shares.get(name), fit_seconds=seconds[name],
+            validation=validation[name],
+            test=_score_test(model, split, config, world, progress),
         )
+        for name, model in fitted.items()
+    ]  # fmt: skip
     return Fitted(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
-        skipped=skipped, scored_share=share,
+        skipped=skipped, scored_share=share, refitted=refitted,
     )  # fmt: skip
+
+
+def _blended(members: Mapping[str, Model], split: Split, progress: Progress) -> tuple[Blend, float]:
+    """The blend of the members, and the seconds that weighing them took."""
+    progress.about(BLEND)
+    started = time.monotonic()
+    blend = Blend.of(members, split.validation, progress)
+    return blend, time.monotonic() - started
+
+
+def _fit_again(
+    members: Mapping[str, Model], seconds: dict[str, float], split: Split, options: FitOptions
+) -> dict[str, Model]:
+    """The members, fitted on all that lies before the test; adds the seconds that it took."""
+    assert split.before_test is not None, "the caller asks"  # noqa: S101
+    found, more = refit(members, split.before_test, split.catalog, options, stage="before-test")
+    for name, taken in more.items():
+        seconds[name] += taken
+    return found
 
 
 def _fit_each(
@@ -174,17 +195,21 @@ def _compared(rows: list[LeaderboardRow], seed: int) -> list[LeaderboardRow]:
     ]
 
 
-def _score(
+def _score(model: FittedModel, cases: Cases, split: Split, config: PredictorConfig) -> Evaluation:
+    """Scores for choices: without intervals."""
+    policy = RepeatPolicy.parse(config.repeat)
+    return evaluate(model, cases, split.catalog, repeat=policy, rules=config.rules, num_resamples=0)
+
+
+def _score_test(
     model: FittedModel,
     split: Split,
     config: PredictorConfig,
     world: World | None,
     progress: Progress,
-) -> tuple[Evaluation, Evaluation]:
+) -> Evaluation:
+    progress.about(model.name)
     policy = RepeatPolicy.parse(config.repeat)
-    validation = evaluate(
-        model, split.validation, split.catalog, repeat=policy, rules=config.rules, num_resamples=0
-    )
     test = evaluate(
         model, split.test, split.catalog, repeat=policy, rules=config.rules, seed=config.seed,
         progress=progress,
@@ -193,7 +218,7 @@ def _score(
         test.metrics["expected_accuracy"] = world.expected_accuracy(
             test.first_offers, split.test, split.catalog
         )
-    return validation, test
+    return test
 
 
 def evaluate_all(

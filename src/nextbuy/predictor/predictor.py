@@ -35,7 +35,7 @@ from nextbuy.predictor.fitting import (
     fit_and_score,
     limited_world,
 )
-from nextbuy.predictor.refit import nothing_of, refit, refuse_seen
+from nextbuy.predictor.refit import STAGES, refit, refuse_seen, stage_folder
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
@@ -116,9 +116,9 @@ class Predictor:
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
         world = limited_world(source, config)
         with nullcontext() if run_folder is None else run_lock(run_folder):
-            mapped = replace(split, train=_mapped(split.train, run_folder))
             fitted = fit_and_score(
-                models, mapped, config, run_folder=run_folder, world=world, progress=progress,
+                models, _mapped(split, run_folder), config,
+                run_folder=run_folder, world=world, progress=progress,
                 budget=TimeBudget.of(config.time_limit, started),
             )  # fmt: skip
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
@@ -131,14 +131,14 @@ class Predictor:
 
     def _refit(self, encoded: Encoded, progress: Progress) -> None:
         """Fit the members again on the whole log, and answer with its whole catalog."""
-        assert self.split is not None, "only a predictor that was just fitted"  # noqa: S101
         options = FitOptions(
             seed=self.config.seed, epochs=self.config.epochs, run_folder=self._run_folder,
             progress=progress,
         )  # fmt: skip
         with nullcontext() if self._run_folder is None else run_lock(self._run_folder):
-            nothing = nothing_of(self.split.validation)
-            self._members = refit(self._members, encoded, nothing, options)
+            self._members, _ = refit(
+                self._members, encoded.histories, encoded.catalog, options, stage="whole-log"
+            )
         self.catalog, self.histories = encoded.catalog, encoded.histories
         self.models = {**self._members}
         if self.facts["blend"]:
@@ -268,7 +268,8 @@ class Predictor:
         if self._run_folder is not None:
             for name in self._members:
                 clear_checkpoints(self._run_folder / name)
-                clear_checkpoints(self._run_folder / "whole-log" / name)
+                for stage in STAGES:
+                    clear_checkpoints(stage_folder(self._run_folder, stage) / name)
         return published
 
     @classmethod
@@ -302,9 +303,17 @@ def split_name(asked: SplitName, source: Source) -> str:
     return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
 
 
-def _mapped(histories: Histories, run_folder: Path | None) -> Histories:
-    """The same histories, mapped from files when there is a place for them."""
+def _mapped(split: Split, run_folder: Path | None) -> Split:
+    """The same split, its histories mapped from files when there is a place for them."""
     if run_folder is None:
-        return histories
-    histories.save(run_folder / "histories")
-    return Histories.load(run_folder / "histories")
+        return split
+    train = _mapped_histories(split.train, run_folder / "histories")
+    if split.before_test is None:
+        return replace(split, train=train)
+    later = _mapped_histories(split.before_test, run_folder / "histories-before-test")
+    return replace(split, train=train, before_test=later)
+
+
+def _mapped_histories(histories: Histories, folder: Path) -> Histories:
+    histories.save(folder)
+    return Histories.load(folder)

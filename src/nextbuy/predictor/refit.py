@@ -1,17 +1,21 @@
-"""Fit again on the whole log, with everything that validation chose kept.
+"""Fit again on more, with everything that validation chose kept.
 
-Scores are measured on what came after training; what answers customers should have learnt from that
-too. Nothing can be measured on the log any more then.
+Validation is spent once choices are made: before the test, models learn from it, too, so that they
+are asked about the days right after those they know. After the test they may learn from the whole
+log to answer customers; nothing can be measured on it any more then.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 
-from nextbuy.data.encoding import Encoded
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.fingerprint import fingerprint
+from nextbuy.data.histories import Histories
 from nextbuy.data.purchases import Purchases
 from nextbuy.errors import ConfigError
 from nextbuy.models.lstm_rnn import LstmRnn
@@ -20,37 +24,51 @@ from nextbuy.models.registry import create
 from nextbuy.models.scored import ScoredModel
 from nextbuy.splitting.cases import Cases
 
+Stage = Literal["before-test", "whole-log"]
+STAGES: Final[tuple[Stage, ...]] = ("before-test", "whole-log")
+"""What models may be fitted again on."""
+
 
 def refit(
-    members: Mapping[str, Model], encoded: Encoded, nothing: Cases, options: FitOptions
-) -> dict[str, Model]:
-    """The same models, fitted on all histories.
+    members: Mapping[str, Model],
+    histories: Histories,
+    catalog: Catalog,
+    options: FitOptions,
+    *,
+    stage: Stage,
+) -> tuple[dict[str, Model], dict[str, float]]:
+    """The same models, fitted on these histories, and the seconds that each took.
 
-    Configs (with what validation chose: trust, decay, half-life), calibration and the number of
-    epochs are those of the fitted ones.
+    Configs (with what validation chose: trust, decay, half-life, whether order matters),
+    calibration and the number of epochs are those of the fitted ones.
 
     Args:
         members: Fitted.
-        encoded: The whole log.
-        nothing: Cases without any case.
+        histories: What to learn from.
+        catalog: Of these histories.
         options: Of the run; `run_folder` is for checkpoints.
+        stage: What the histories are.
     """
+    nothing = no_cases(histories)
     found: dict[str, Model] = {}
+    seconds: dict[str, float] = {}
     for name, model in members.items():
-        options.progress.about(f"{name}, whole log")
+        options.progress.about(f"{name}, {stage.replace('-', ' ')}")
+        started = time.monotonic()
         mine = replace(
             options,
-            run_folder=full_folder(options.run_folder, name),
+            run_folder=options.run_folder and stage_folder(options.run_folder, stage) / name,
             epochs=_epochs_of(model, options.epochs),
         )
         config = getattr(model, "config", None)
         settings = {} if config is None else config.model_dump()
         again = create(model.name, **settings)
-        again.fit(encoded.histories, nothing, encoded.catalog, mine)
+        again.fit(histories, nothing, catalog, mine)
         if isinstance(model, ScoredModel) and isinstance(again, ScoredModel):
             again.calibration = model.calibration
         found[name] = again
-    return found
+        seconds[name] = time.monotonic() - started
+    return found, seconds
 
 
 def refuse_seen(purchases: Purchases, seen: str) -> None:
@@ -67,14 +85,19 @@ def refuse_seen(purchases: Purchases, seen: str) -> None:
         )
 
 
-def full_folder(run_folder: Path | None, name: str) -> Path | None:
-    """Where the checkpoints of the second fit go."""
-    return None if run_folder is None else run_folder / "whole-log" / name
+def stage_folder(run_folder: Path, stage: Stage) -> Path:
+    """Where the checkpoints of a later fit go, a folder a model."""
+    return run_folder / stage
 
 
-def nothing_of(cases: Cases) -> Cases:
-    """None of the cases."""
-    return cases.take(np.array([], dtype=np.int64))
+def no_cases(histories: Histories) -> Cases:
+    """Validation without a single case."""
+    return Cases(
+        histories=histories.take(np.array([], dtype=np.int64)),
+        as_of=None,
+        target_items=np.array([], dtype=np.int32),
+        target_offsets=np.zeros(1, dtype=np.int64),
+    )
 
 
 def _epochs_of(model: Model, asked: int | None) -> int | None:

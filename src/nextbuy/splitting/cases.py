@@ -95,6 +95,8 @@ class Split:
         validation: Cases on which every choice is made.
         test: Cases that are looked at once, at the end.
         warning: What a reader of the scores must know (leave-last-out leaks time), or None.
+        before_test: Everything before the test period, `train` and what validation was asked about,
+            for a second fit once all choices are made; None where the protocol has none.
     """
 
     name: str
@@ -104,3 +106,4 @@ class Split:
     validation: Cases
     test: Cases
     warning: str | None = None
+    before_test: Histories | None = None

@@ -110,6 +110,7 @@ def _split_at(
     known, new_index = recount(catalog, histories.keep(histories.times < test_start))
     end = int(histories.times.max()) + 1
     train = train_rows(histories, first_rows_from(histories, validation_start), new_index)
+    before_test = train_rows(histories, first_rows_from(histories, test_start), new_index)
     validation, validation_new = _cases_between(
         histories, validation_start, test_start, new_index, include_new_users=include_new_users
     )
@@ -138,6 +139,7 @@ def _split_at(
         train=train,
         validation=validation,
         test=test,
+        before_test=before_test,
     )
 
 
