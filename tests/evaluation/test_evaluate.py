@@ -12,7 +12,7 @@ from nextbuy.evaluation.evaluate import evaluate, protocol_of
 from nextbuy.splitting.leave_last_out import leave_last_out
 from nextbuy.splitting.repeat import RepeatPolicy
 from tests.evaluation.table_model import TableModel, cases_of
-from tests.splitting.small_logs import catalog_of, log_of
+from tests.splitting.small_logs import DAY, catalog_of, log_of
 
 LISTS = {f"{name}@{k}" for name in ("hit_rate", "recall", "ndcg", "mrr") for k in (1, 5, 10, 20)}
 KEYS = LISTS | {
@@ -232,6 +232,24 @@ def test_slices_by_basket_category_and_platform():
     assert found["category: toys"]["n"] == 2
     assert found["category: toys"]["accuracy"] == 0.0
     assert not [name for name in found if name.startswith("platform")]  # one tells nothing apart
+
+
+def test_slices_by_how_long_a_user_is_away_and_an_item_is_sold():
+    log = log_of([(0, [1]), (100, [2])], [(195, [1])], [(50, [3]), (90, [3])])
+    found = evaluate(
+        TableModel([[0.4, 0.3, 0.2, 0.1]] * 3),
+        cases_of(log, [[1, 2], [3], [4, UNKNOWN]], as_of=np.full(3, 200 * DAY)),
+        catalog_of(4),
+        num_resamples=0,
+    ).slices
+    days = {name: row["n"] for name, row in found.items() if name.endswith("days ago")}
+    assert days == {
+        "last purchase: 0-7 days ago": 1,
+        "last purchase: 90+ days ago": 2,
+        "first sold: 30-180 days ago": 2,  # items 2 and 3
+        "first sold: 180+ days ago": 1,  # item 1; nobody bought item 4
+    }
+    assert found["first sold: 180+ days ago"]["accuracy"] == 1.0
 
 
 def test_gains_are_the_share_of_targets_in_ever_longer_lists():

@@ -28,6 +28,9 @@ from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
 from nextbuy.splitting.rules import CatalogRules, Rules
 
+Float64 = NDArray[np.float64]
+
+_DAY: Final = 86_400_000_000
 _CHUNK_BYTES: Final = 2**26
 _MOST_CASES: Final = 1_024  # of one chunk: a network holds its activations, too
 
@@ -48,6 +51,10 @@ class CaseScores:
         top_items: Best offers first, shape [C, min(k, V)]; `PADDING` where nothing may be offered.
         top_log_probabilities: Their log p, `-inf` where nothing may be offered.
         history_lengths: Visible purchases of each case.
+        days_away: Days from the last visible purchase of each case to the question; `nan` for an
+            empty history and where time is only an order.
+        target_ages: Days from the first purchase of each target in any visible history to the
+            question; `nan` where there is none.
         num_items: V.
     """
 
@@ -61,6 +68,8 @@ class CaseScores:
     top_items: Int32
     top_log_probabilities: Float32
     history_lengths: Int64
+    days_away: Float64
+    target_ages: Float64
     num_items: int
 
     def __len__(self) -> int:
@@ -92,6 +101,8 @@ class CaseScores:
             top_items=self.top_items[cases],
             top_log_probabilities=self.top_log_probabilities[cases],
             history_lengths=self.history_lengths[cases],
+            days_away=self.days_away[cases],
+            target_ages=self.target_ages[rows],
             num_items=self.num_items,
         )
 
@@ -151,8 +162,31 @@ def _empty_scores(cases: Cases, num_items: int, k: int) -> CaseScores:
         top_items=np.zeros((len(cases), k), dtype=np.int32),
         top_log_probabilities=np.full((len(cases), k), -np.inf, dtype=np.float32),
         history_lengths=cases.histories.lengths,
+        days_away=_days_away(cases),
+        target_ages=_target_ages(cases, num_items),
         num_items=num_items,
     )
+
+
+def _days_away(cases: Cases) -> Float64:
+    histories, away = cases.histories, np.full(len(cases), np.nan)
+    if cases.as_of is not None and histories.time_kind == "dates":
+        bought = np.flatnonzero(histories.lengths)
+        last = histories.times[histories.offsets[bought + 1] - 1]
+        away[bought] = (cases.as_of[bought] - last) / _DAY
+    return away
+
+
+def _target_ages(cases: Cases, num_items: int) -> Float64:
+    histories, ages = cases.histories, np.full(len(cases.target_items), np.nan)
+    if cases.as_of is None or histories.time_kind != "dates":
+        return ages
+    first = np.full(num_items + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, histories.items, histories.times)
+    asked = cases.as_of[case_of_target(cases.target_offsets)]
+    sold = (cases.target_items != UNKNOWN) & (first[cases.target_items] < asked)
+    ages[sold] = (asked[sold] - first[cases.target_items[sold]]) / _DAY
+    return ages
 
 
 @dataclass(frozen=True, slots=True, eq=False)

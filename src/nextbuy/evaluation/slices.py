@@ -1,5 +1,7 @@
 """For whom a model is good, and for which items."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -19,14 +21,16 @@ _LENGTHS = (
 )
 
 
+_AWAY = (0, 7, 30, 90)
+_AGES = (0, 30, 180)
 _BASKETS = (("1 item", 1, 1), ("2-4 items", 2, 4), ("5-9 items", 5, 9), ("10+ items", 10, None))
 _LARGEST = 8
 """Categories and platforms that get a slice of their own."""
 
 
 def slices_of(scores: CaseScores, catalog: Catalog) -> dict[str, dict[str, float]]:
-    """Scores by user (new or returning), history length, size of the next basket, and target:
-    bought before or not, popularity, category and platform.
+    """Scores by user (new, returning, or how long away), history length, size of the next basket,
+    and target: bought before or not, popularity, how long it has been sold, category and platform.
 
     Head, middle and tail are the items that make up the first, second and last third of all
     purchases in the catalog, most popular first. An item slice looks for its targets only, among
@@ -39,6 +43,7 @@ def slices_of(scores: CaseScores, catalog: Catalog) -> dict[str, dict[str, float
     users = {"users: new": lengths == 0, "users: returning": lengths > 0}
     for name, low, high in _LENGTHS:
         users[f"history: {name}"] = (lengths >= low) & (True if high is None else lengths <= high)
+    users |= _ranges("last purchase", scores.days_away, _AWAY)
     sizes = np.diff(scores.target_offsets)
     for name, low, high in _BASKETS:
         users[f"basket: {name}"] = (sizes >= low) & (True if high is None else sizes <= high)
@@ -49,10 +54,23 @@ def slices_of(scores: CaseScores, catalog: Catalog) -> dict[str, dict[str, float
     third = _thirds(catalog)[scores.target_items]  # -1, an unknown item, is the last entry
     for number, name in enumerate(("head", "middle", "tail", "unknown")):
         slices[f"items: {name}"] = _row(scores.part(third == number))
+    ages = _ranges("first sold", scores.target_ages, _AGES)
+    slices |= {name: _row(scores.part(targets)) for name, targets in ages.items()}
     for column in (columns.CATEGORY, columns.PLATFORM):
         for name, is_in in _largest(catalog, column).items():
             slices[f"{column}: {name}"] = _row(scores.part(is_in[scores.target_items]))
     return {name: row for name, row in slices.items() if row["n"] > 0}
+
+
+def _ranges(
+    group: str, days: NDArray[np.float64], bounds: tuple[int, ...]
+) -> dict[str, NDArray[np.bool_]]:
+    """Which values lie between two bounds, and which beyond the last; `nan` lies nowhere."""
+    found = {
+        f"{group}: {low}-{high} days ago": (days >= low) & (days < high)
+        for low, high in pairwise(bounds)
+    }
+    return found | {f"{group}: {bounds[-1]}+ days ago": days >= bounds[-1]}
 
 
 def _largest(catalog: Catalog, column: str) -> dict[str, NDArray[np.bool_]]:

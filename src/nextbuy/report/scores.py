@@ -18,7 +18,11 @@ Facts = Mapping[str, Any]
 
 _NEEDED: Final = ("leaderboard", "evaluation", "protocol", "versions")
 _COLUMNS: Final = (("loss", 3), ("accuracy", 4), ("recall@10", 4), ("ndcg@10", 4), ("ece", 3))
-_GROUPS: Final = ("users", "history", "basket", "target", "items", "category", "platform")
+_GROUPS: Final = (
+    "users", "history", "last purchase", "basket", "target", "items", "first sold", "category",
+    "platform",
+)  # fmt: skip
+_RANGES: Final = ("history", "last purchase", "basket", "first sold")
 _LISTS: Final = (1, 5, 10, 20, 50, 100)
 
 
@@ -214,7 +218,7 @@ def _place_of(name: str) -> tuple[int, int]:
     group = name.partition(":")[0]
     first = re.search(r"\d+", name.partition(":")[2])
     known = _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
-    return known, int(first.group()) if first and group in ("history", "basket") else 0
+    return known, int(first.group()) if first and group in _RANGES else 0
 
 
 def _picture(chart: Any) -> Raw:
