@@ -16,6 +16,7 @@ from nextbuy.models.popularity import Popularity
 from nextbuy.models.recency_popularity import RecencyPopularity
 from nextbuy.models.registry import MODELS
 from nextbuy.models.tifu_knn import TifuKnn, TifuKnnConfig
+from nextbuy.models.transformer import Transformer, TransformerConfig
 from nextbuy.models.up_cf import UpCf
 from nextbuy.testing import ModelContract
 
@@ -87,6 +88,18 @@ class TestLstmRnnOnTensorFlow(ModelContract):
         return LstmRnn(
             LstmRnnConfig(embedding_size=4, lstm_size=8, rnn_size=8, engine="tensorflow")
         )
+
+
+class TestTransformer(ModelContract):
+    @classmethod
+    def create(cls):
+        return Transformer(TransformerConfig(repeats=True))
+
+
+class TestTransformerWithoutRepeats(ModelContract):
+    @classmethod
+    def create(cls):
+        return Transformer(TransformerConfig(repeats=False, gated=False, taps=5))
 
 
 def test_no_model_of_the_registry_is_left_out():

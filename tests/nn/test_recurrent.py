@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from nextbuy.nn.dropout import drop
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
 from nextbuy.nn.recurrent import LstmRnnNetwork, LstmRnnShape, initial_weights, weight_shapes
+from nextbuy.training.engine import ItemSampler
 
 SHAPE = LstmRnnShape(num_items=5, embedding_size=3, lstm_size=4, rnn_size=6, marks_baskets=True)
 
@@ -107,12 +109,12 @@ def test_each_size_changes_the_weights(field):
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    network = network_of(SHAPE.model_copy(update={"dropout": 0.25}))
-    ones = torch.ones(200, 200)
-    dropped = network._drop(ones, torch.Generator().manual_seed(0))
+    ones = torch.ones(200, 203)
+    dropped = drop(ones, 0.25, torch.Generator().manual_seed(0))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert network._drop(ones, None) is ones
+    assert drop(ones, 0.25, None) is ones
+    assert drop(ones, 0.0, torch.Generator()) is ones
 
 
 def test_a_uniform_guess_costs_log_v():
@@ -139,13 +141,14 @@ def test_the_sampled_loss_estimates_the_full_one():
     hidden = torch.tensor(rng.normal(size=(4, 8)), dtype=torch.float32)
     weight = torch.tensor(rng.normal(size=(50, 8)), dtype=torch.float32) * 0.5
     bias, targets = torch.zeros(50), torch.tensor([0, 7, 7, 49])
-    draw = np.r_[np.full(25, 0.03), np.full(25, 0.01)]
-    size = 200_000
-    samples = torch.tensor(rng.choice(50, size, p=draw))
-    expected = torch.tensor(np.log(size * draw), dtype=torch.float32)
+    size, counts = 200_000, np.r_[np.full(25, 3), np.full(25, 1)]
+    sampler = ItemSampler(size, counts, 0)
+    samples, log_weights = sampler.draw_distinct(0)
+    assert len(samples) == 50
     sampled = sampled_softmax_loss(
-        hidden, weight, bias, targets, samples_S=samples, log_expected_V=expected
-    )
+        hidden, weight, bias, torch.arange(4), targets,
+        samples_S=torch.tensor(samples), log_weights_S=torch.tensor(log_weights),
+    )  # fmt: skip
     full = full_softmax_loss(hidden, weight, bias, torch.arange(4), targets)
     assert sampled.item() == pytest.approx(full.item(), abs=0.01)
 
@@ -153,7 +156,7 @@ def test_the_sampled_loss_estimates_the_full_one():
 def test_a_sampled_target_does_not_count_against_itself():
     hidden, weight = torch.ones(1, 2), torch.tensor([[3.0, 3.0], [0.0, 0.0]])
     only_itself = sampled_softmax_loss(
-        hidden, weight, torch.zeros(2), torch.tensor([0]),
-        samples_S=torch.tensor([0, 0, 0]), log_expected_V=torch.zeros(2),
+        hidden, weight, torch.zeros(2), torch.tensor([0]), torch.tensor([0]),
+        samples_S=torch.tensor([0]), log_weights_S=torch.tensor([1.1]),
     )  # fmt: skip
-    assert only_itself.item() == pytest.approx(0.0)
+    assert only_itself.item() == pytest.approx(0.0, abs=1e-6)

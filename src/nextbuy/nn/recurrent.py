@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from nextbuy.nn.dropout import drop
+from nextbuy.nn.network import Sequences, Weights
+from nextbuy.nn.repeat_head import OwnTensors, Repeats
 from nextbuy.seeding import generator
-
-Weights = dict[str, NDArray[np.float32]]
 
 
 class LstmRnnShape(BaseModel):
@@ -136,20 +137,26 @@ class LstmRnnNetwork(nn.Module):
         x_BLE = self.embedding(inputs_BL)
         if marks_BL is not None and self.basket is not None:
             x_BLE = x_BLE + self.basket(marks_BL)
-        h_BLH, _ = self.lstm(self._drop(x_BLE, dropout))
-        h_BLR, _ = self.rnn(self._drop(h_BLH, dropout))
-        return self._drop(h_BLR, dropout)
+        p = self.shape.dropout
+        h_BLH, _ = self.lstm(drop(x_BLE, p, dropout))
+        h_BLR, _ = self.rnn(drop(h_BLH, p, dropout))
+        return drop(h_BLR, p, dropout)
+
+    def states(self, asked: Sequences, dropout: torch.Generator | None = None) -> Tensor:
+        """Hidden states that are asked, [M, R]; see `Network.states`."""
+        return self.hidden(asked.items, asked.marks, dropout).flatten(0, 1)[asked.states]
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
+        """There is no repeat head."""
+        return None
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """The Dense layer's kernel [V, R] and bias [V]."""
+        return self.dense.weight, self.dense.bias
 
     def forward(self, inputs_BL: Tensor, marks_BL: Tensor | None = None) -> Tensor:
         """Log-probabilities of items 1..V at every position, shape [B, L, V]."""
         return torch.log_softmax(self.dense(self.hidden(inputs_BL, marks_BL)), dim=-1)
-
-    def _drop(self, x: Tensor, dropout: torch.Generator | None) -> Tensor:
-        p = self.shape.dropout
-        if dropout is None or p == 0.0:
-            return x
-        kept = torch.empty_like(x).bernoulli_(1.0 - p, generator=dropout)
-        return x * kept / (1.0 - p)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by the names of `weight_shapes`."""

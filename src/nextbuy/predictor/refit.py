@@ -18,7 +18,7 @@ from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.histories import Histories
 from nextbuy.data.purchases import Purchases
 from nextbuy.errors import ConfigError
-from nextbuy.models.lstm_rnn import LstmRnn
+from nextbuy.models.neural import NeuralModel
 from nextbuy.models.protocol import FitOptions, Model
 from nextbuy.models.registry import create
 from nextbuy.models.scored import ScoredModel
@@ -102,6 +102,6 @@ def no_cases(histories: Histories) -> Cases:
 
 def _epochs_of(model: Model, asked: int | None) -> int | None:
     """As many epochs as were best on validation."""
-    if isinstance(model, LstmRnn) and model.result is not None:
+    if isinstance(model, NeuralModel) and model.result is not None:
         return model.result.best_epoch + 1
     return asked

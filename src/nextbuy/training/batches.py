@@ -11,14 +11,17 @@ Legend: W windows, B windows of a batch, L positions, M states that are asked, N
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import TrainingError
+from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items
+from nextbuy.nn.transformer import NUM_GAPS
 from nextbuy.seeding import generator
+from nextbuy.splitting.baskets import basket_starts
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -30,12 +33,26 @@ class Batch:
         marks: 1 where the position opens a new basket, [B, L].
         targets: Purchase at each position, [B, L]; 0 where the row has ended.
         openings: Position of its row at which the basket of each position begins, [B, L].
+        gaps: Bucket of the time between the two purchases before each position, [B, L]; None where
+            time is only an order.
+        waits: Bucket of the time from the purchase before each position to a moment between it and
+            the position's own, drawn uniformly, [B, L]; or None.
+        own: Own items of the states of `questions()`, where they were asked for.
     """
 
     inputs: Int64
     marks: Int64
     targets: Int64
     openings: Int64
+    gaps: Int64 | None = None
+    waits: Int64 | None = None
+    own: OwnItems | None = None
+
+    @property
+    def lengths(self) -> Int64:
+        """Positions of each row that have a target, [B]."""
+        found: Int64 = np.count_nonzero(self.targets, axis=1).astype(np.int64)
+        return found
 
     @property
     def num_targets(self) -> int:
@@ -82,27 +99,38 @@ class Windows:
 def cut_into_windows(histories: Histories, longest: int) -> Windows:
     """Cut each history into consecutive windows of at most `longest` purchases, none left out.
 
-    The newest window of a history is full and the oldest takes the remainder, because
-    prediction sees the newest `longest` purchases.
+    Windows begin where a basket does, so that every purchase is asked of the state before its
+    basket; only a basket of more than `longest` purchases is cut itself. The newest window of a
+    history is the fullest and the oldest takes the remainder, because prediction sees the newest
+    `longest` purchases.
 
     Raises:
         TrainingError: If there is not a single purchase.
     """
-    lengths = histories.lengths
-    if lengths.sum() == 0:
+    if histories.lengths.sum() == 0:
         raise TrainingError(
             f"No purchase to train on: {len(histories)} users, all with empty training histories. "
             "Use more data or a later cut-off."
         )
-    pieces = -(-lengths // longest)
-    owners = np.repeat(np.arange(len(lengths)), pieces)
-    piece = np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    remainder = lengths - (pieces - 1) * longest
-    starts = np.where(piece == 0, 0, remainder[owners] + (piece - 1) * longest)
+    baskets = np.append(basket_starts(histories), len(histories.items))
+    firsts, ends = histories.offsets[:-1], histories.offsets[1:]
+    found_starts, found_ends = [], []
+    while len(firsts):  # once for the newest window of each history, once for the one before ...
+        more = ends > firsts
+        firsts, ends = firsts[more], ends[more]
+        reach = np.maximum(firsts, ends - longest)
+        opening = baskets[np.searchsorted(baskets, reach)]
+        starts = np.where(opening < ends, opening, reach)
+        found_starts.append(starts)
+        found_ends.append(ends)
+        ends = starts
+    starts, ends = np.concatenate(found_starts), np.concatenate(found_ends)
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], ends[order]
     return Windows(
-        starts=(histories.offsets[owners] + starts).astype(np.int64),
-        lengths=np.where(piece == 0, remainder[owners], longest).astype(np.int64),
-        opens_history=piece == 0,
+        starts=starts.astype(np.int64),
+        lengths=(ends - starts).astype(np.int64),
+        opens_history=np.isin(starts, histories.offsets[:-1]),
     )
 
 
@@ -120,12 +148,14 @@ def epoch_batches(
     epoch: int,
     start: int = 0,
     shuffle_histories: bool = False,
+    facts: PurchaseFacts | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch, from batch `start` on.
 
     Everything drawn depends on (seed, epoch, batch) only, so an epoch can be entered in its middle.
     Purchases inside a basket are put in random order: that order carries no information. With
-    `shuffle_histories` whole windows are, for data whose order carries none either.
+    `shuffle_histories` whole windows are, for data whose order carries none either. With `facts`
+    batches have own items.
     """
     order = generator(seed, "windows", epoch).permutation(len(windows))
     order = order[np.argsort(windows.lengths[order], kind="stable")]
@@ -135,7 +165,11 @@ def epoch_batches(
         piece = int(sequence[number])
         members = order[cuts[piece] : cuts[piece + 1]]
         rng = generator(seed, "baskets", epoch, number)
-        yield _collate(histories, windows, members, rng, shuffle_histories)
+        batch, moments = _collate(histories, windows, members, rng, shuffle_histories)
+        if facts is not None:
+            found = _own_items(histories, facts, windows.starts[members], batch, moments)
+            batch = replace(batch, own=found)
+        yield batch
 
 
 def _cuts(sorted_lengths: Int64, tokens: int) -> list[int]:
@@ -157,7 +191,8 @@ def _collate(
     members: Int64,
     rng: np.random.Generator,
     shuffle_histories: bool,
-) -> Batch:
+) -> tuple[Batch, Int64 | None]:
+    """A batch, and the moments at which its positions are asked, [B, L]."""
     starts, lengths = windows.starts[members], windows.lengths[members]
     L = int(lengths.max())
     inside_BL = np.arange(L) < lengths[:, None]
@@ -174,9 +209,61 @@ def _collate(
         items_BL = np.take_along_axis(items_BL, shuffled, axis=1)
     first_input = np.where(opens, 0, histories.items[previous])
     inputs_BL = np.concatenate([first_input[:, None], items_BL[:, :-1]], axis=1).astype(np.int64)
-    return Batch(
+    gaps_BL, waits_BL, moments_BL = _times(histories, rows_BL, opens, rng)
+    batch = Batch(
         inputs=inputs_BL,
         marks=(marks_BL & inside_BL).astype(np.int64),
         targets=items_BL,
         openings=np.maximum.accumulate(np.where(marks_BL, np.arange(L), 0), axis=1),
+        gaps=gaps_BL,
+        waits=waits_BL,
     )
+    return batch, moments_BL
+
+
+def _own_items(
+    histories: Histories,
+    facts: PurchaseFacts,
+    window_starts: Int64,
+    batch: Batch,
+    moments_BL: Int64 | None,
+) -> OwnItems:
+    """Of the states that the batch asks."""
+    states_M = batch.questions().states
+    rows_M, columns_M = np.divmod(states_M, batch.targets.shape[1])
+    ends = window_starts[rows_M] + columns_M
+    users = np.searchsorted(histories.offsets, ends, side="right") - 1
+    return own_items(
+        histories,
+        facts,
+        starts=histories.offsets[users],
+        ends=ends,
+        baskets=histories.baskets[ends].astype(np.int64),
+        moments=None if moments_BL is None else moments_BL.reshape(-1)[states_M],
+    )
+
+
+def _times(
+    histories: Histories, rows_BL: Int64, opens: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Int64 | None, Int64 | None, Int64 | None]:
+    """`gaps` and `waits` of a batch whose purchases are these rows, and when they are asked."""
+    if histories.time_kind != "dates":
+        return None, None, None
+    # The row before the window, twice: its own gap is not known here, nor is it of any use.
+    first = np.where(opens, rows_BL[:, 0], rows_BL[:, 0] - 1)[:, None]
+    times_BL = histories.times[np.concatenate([first, rows_BL], axis=1)]
+    between_BL = np.maximum(np.diff(times_BL, axis=1), 0)
+    gaps_BL = np.zeros_like(rows_BL)
+    gaps_BL[:, 1:] = gap_buckets(between_BL[:, :-1])
+    waited_BL = (rng.random(between_BL.shape) * between_BL).astype(np.int64)
+    waits_BL = gap_buckets(waited_BL)
+    gaps_BL[opens, :2] = 0  # nothing lies before the first purchase
+    waits_BL[opens, 0] = 0
+    return gaps_BL, waits_BL, times_BL[:, :-1] + waited_BL
+
+
+def gap_buckets(microseconds: NDArray[np.integer] | NDArray[np.float64]) -> Int64:
+    """1 for less than a minute, then one more each time it doubles; 0 means that there is none."""
+    minutes = np.asarray(microseconds, dtype=np.float64) / 60e6
+    buckets: Int64 = np.minimum(1 + np.log2(1 + minutes), NUM_GAPS - 1).astype(np.int64)
+    return buckets

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from nextbuy import storage
 from nextbuy.errors import DamagedError, ResumeError, RunLockedError, TrainingError
-from nextbuy.nn.recurrent import Weights
+from nextbuy.nn.network import Weights
 from nextbuy.training.engine import Arrays
 from nextbuy.training.schedule import EarlyStopping
 

@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextbuy.errors import ConfigError
-from nextbuy.nn.recurrent import LstmRnnShape, Weights
+from nextbuy.nn.network import Weights
+from nextbuy.nn.recurrent import LstmRnnShape
+from nextbuy.nn.transformer import TransformerShape
 from nextbuy.seeding import generator
 from nextbuy.training.batches import Batch
 
 EngineName = Literal["torch", "tensorflow"]
 Arrays = dict[str, NDArray[Any]]
+Shape = LstmRnnShape | TransformerShape
 
 _RATES: Final = ((100, 1e-2), (10_000, 3e-3))
 _RATE_OF_MORE: Final = 1e-3
@@ -107,7 +110,7 @@ class Engine(Protocol):
 
 def create_engine(
     name: EngineName,
-    shape: LstmRnnShape,
+    shape: Shape,
     config: TrainingConfig,
     *,
     weights: Weights,
@@ -132,6 +135,8 @@ def create_engine(
     if name == "tensorflow":
         from nextbuy.training.tensorflow_engine import TensorFlowEngine
 
+        if not isinstance(shape, LstmRnnShape):
+            raise ConfigError("The TensorFlow engine trains lstm-rnn only; choose engine torch.")
         if device != "cpu":
             raise ConfigError(
                 f"The TensorFlow engine trains on the CPU only; asked for {device!r}."
@@ -174,3 +179,8 @@ class ItemSampler:
         points = generator(self.seed, "samples", step).random(self.size) * self._cumulative[-1]
         rows: NDArray[np.int64] = np.searchsorted(self._cumulative, points, side="right")
         return rows
+
+    def draw_distinct(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The same draw, each row once, with the log of how many items it stands for."""
+        rows, counts = np.unique(self.draw(step), return_counts=True)
+        return rows, (np.log(counts) - self.log_expected[rows]).astype(np.float32)

@@ -9,7 +9,8 @@ from typing import Any
 
 from nextbuy.data.histories import Histories
 from nextbuy.errors import NonFiniteLossError, TrainingError
-from nextbuy.nn.recurrent import Weights
+from nextbuy.nn.network import Weights
+from nextbuy.nn.own_items import PurchaseFacts, purchase_facts
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.storage import failpoint
 from nextbuy.training.batches import (
@@ -57,6 +58,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     deadline: float | None = None,
+    with_own_items: bool = False,
 ) -> TrainingResult:
     """Train until the epochs are over, validation stops getting better, or the time is up.
 
@@ -75,6 +77,7 @@ def train(
         progress: Told about every step.
         deadline: Moment of `time.monotonic()` to end by. The learning rate then falls with the
             time that is gone, and the bytes depend on the speed of the machine.
+        with_own_items: Whether batches have own items.
 
     Raises:
         TimeIsUpError: If there is no time for a step and a validation.
@@ -89,6 +92,7 @@ def train(
     run = _Run(
         engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
         Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
+        purchase_facts(histories) if with_own_items else None,
     )  # fmt: skip
     run.progress.start("train", config.epochs * run.batches_per_epoch, done=state.step)
     try:
@@ -100,12 +104,9 @@ def train(
         run.progress.finish()
         log.close()
     return TrainingResult(
-        weights=state.best_weights,
-        best_epoch=state.stopping.best_epoch,
-        best_loss=state.stopping.best_loss,
-        num_epochs=state.epoch,
-        num_steps=state.step,
-    )
+        weights=state.best_weights, best_epoch=state.stopping.best_epoch,
+        best_loss=state.stopping.best_loss, num_epochs=state.epoch, num_steps=state.step,
+    )  # fmt: skip
 
 
 def _resume(
@@ -132,6 +133,7 @@ class _Run:
     log: TrainingLog
     progress: Progress
     clock: Clock
+    facts: PurchaseFacts | None
     saved_at: float = 0.0
     batches_per_epoch: int = 0
 
@@ -145,7 +147,7 @@ class _Run:
         batches = epoch_batches(
             self.histories, self.windows,
             tokens=self.config.tokens, seed=self.seed, epoch=state.epoch, start=state.batch,
-            shuffle_histories=self.config.shuffle == "histories",
+            shuffle_histories=self.config.shuffle == "histories", facts=self.facts,
         )  # fmt: skip
         for batch in batches:
             place = max(state.step, int(self.clock.gone() * num_steps))

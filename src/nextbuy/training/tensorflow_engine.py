@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextbuy.errors import ConfigError, MissingExtraError
-from nextbuy.nn.recurrent import LstmRnnShape, Weights, weight_shapes
+from nextbuy.nn.network import Weights
+from nextbuy.nn.recurrent import LstmRnnShape, weight_shapes
 from nextbuy.seeding import generator
 from nextbuy.training.batches import Batch
 from nextbuy.training.engine import Arrays, ItemSampler, TrainingConfig

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from nextbuy.errors import ConfigError
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
-from nextbuy.nn.recurrent import LstmRnnNetwork, LstmRnnShape, Weights
+from nextbuy.nn.network import Network, Sequences, Weights
+from nextbuy.nn.own_items import OwnItems
+from nextbuy.nn.recurrent import LstmRnnNetwork, LstmRnnShape
+from nextbuy.nn.repeat_head import OwnTensors
+from nextbuy.nn.transformer import TransformerNetwork
 from nextbuy.seeding import stream_seed
-from nextbuy.training.batches import Batch
-from nextbuy.training.engine import Arrays, ItemSampler, TrainingConfig
+from nextbuy.training.batches import Batch, Questions
+from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
 
 
 def torch_device(name: str) -> torch.device:
@@ -30,12 +34,29 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def network_of(shape: Shape) -> Network:
+    """The network that has this shape, without weights."""
+    if isinstance(shape, LstmRnnShape):
+        return LstmRnnNetwork(shape)
+    return TransformerNetwork(shape)
+
+
+def own_tensors(own: OwnItems) -> OwnTensors:
+    """The same as tensors."""
+    return OwnTensors(
+        owners=torch.from_numpy(own.owners),
+        items=torch.from_numpy(own.items.astype(np.int64)),
+        features=torch.from_numpy(own.features),
+        summaries=torch.from_numpy(own.summaries),
+    )
+
+
 class TorchEngine:
     """Trains the network with fused AdamW."""
 
     def __init__(
         self,
-        shape: LstmRnnShape,
+        shape: Shape,
         config: TrainingConfig,
         *,
         weights: Weights,
@@ -47,13 +68,10 @@ class TorchEngine:
         self._config = config
         self._sampler = sampler
         self._seed = seed
-        self._network = LstmRnnNetwork(shape).to(self._device)
+        self._network = network_of(shape).to(self._device)
         self._network.load_weights(weights)
         self._parameters = self._network.trained_parameters()
         self._dropout = torch.Generator(self._device)
-        self._log_expected = (
-            None if sampler is None else torch.from_numpy(sampler.log_expected).to(self._device)
-        )
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=config.peak_rate,
@@ -64,21 +82,20 @@ class TorchEngine:
 
     def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
         """Take one optimizer step; see `Engine.step`."""
-        asked = batch.questions()
-        inputs_BL, marks_BL, states_M, owners_N, targets_N = (
-            torch.from_numpy(a).to(self._device)
-            for a in (batch.inputs, batch.marks, asked.states, asked.owners, asked.targets)
-        )
         dropout = self._dropout.manual_seed(stream_seed(self._seed, "dropout", step))
-        hidden_MR = self._network.hidden(inputs_BL, marks_BL, dropout).flatten(0, 1)[states_M]
-        dense = self._network.dense
-        if self._sampler is None or self._log_expected is None:
-            loss = full_softmax_loss(hidden_MR, dense.weight, dense.bias, owners_N, targets_N)
+        asked = batch.questions()
+        sequences = self._sequences(batch, asked)
+        hidden_MR = self._network.states(sequences, dropout)
+        weight_VR, bias_V = self._network.output()
+        owners_N, targets_N = self._moved(asked.owners), self._moved(asked.targets)
+        mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
+        if self._sampler is None:
+            loss = full_softmax_loss(hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed)
         else:
-            samples_S = torch.from_numpy(self._sampler.draw(step)).to(self._device)
+            samples, log_weights = self._sampler.draw_distinct(step)
             loss = sampled_softmax_loss(
-                hidden_MR[owners_N], dense.weight, dense.bias, targets_N,
-                samples_S=samples_S, log_expected_V=self._log_expected,
+                hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed,
+                samples_S=self._moved(samples), log_weights_S=self._moved(log_weights),
             )  # fmt: skip
         value = float(loss.item())
         if math.isfinite(value):
@@ -89,6 +106,37 @@ class TorchEngine:
                 group["lr"] = learning_rate
             self._optimizer.step()
         return value
+
+    def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
+        waits = None if batch.waits is None else batch.waits.reshape(-1)[asked.states]
+        return Sequences(
+            items=self._moved(batch.inputs),
+            marks=self._moved(batch.marks),
+            lengths=self._moved(batch.lengths),
+            states=self._moved(asked.states),
+            gaps=None if batch.gaps is None else self._moved(batch.gaps),
+            waits=None if waits is None else self._moved(waits),
+            own=None if batch.own is None else own_tensors(batch.own).to(self._device),
+        )
+
+    def _mixed(
+        self,
+        own: OwnTensors | None,
+        found: OwnItems | None,
+        hidden_MR: torch.Tensor,
+        asked: Questions,
+        owners_N: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """What the repeat head says of the targets, if there is one."""
+        repeats = None if own is None else self._network.repeats(hidden_MR, own)
+        if repeats is None or found is None:
+            return {}
+        pairs_N = self._moved(found.places_of(asked.owners, asked.targets + 1))
+        log_own_N, log_rest_N = repeats.of_targets(pairs_N, owners_N)
+        return {"log_own_N": log_own_N, "log_rest_N": log_rest_N}
+
+    def _moved(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
 
     def weights(self) -> Weights:
         """A copy of the weights; see `Engine.weights`."""

@@ -1,0 +1,357 @@
+"""What all networks share as models: fitting, scoring, saving and loading.
+
+Legend: B rows of a batch, L positions, M states that are asked, U users, V items, P pairs of a user
+and an own item.
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nextbuy import __version__, storage
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
+from nextbuy.errors import BundleError, NotFittedError
+from nextbuy.models.protocol import FitOptions
+from nextbuy.models.stored import load_weights
+from nextbuy.nn.network import Network, Sequences, Weights
+from nextbuy.nn.own_items import OwnItems, own_items, purchase_facts
+from nextbuy.splitting.cases import Cases
+from nextbuy.training.batches import gap_buckets
+from nextbuy.training.checkpoint import run_lock
+from nextbuy.training.engine import EngineName, Shape, TrainingConfig, create_engine
+from nextbuy.training.loop import TrainingResult, train
+from nextbuy.training.order import order_test
+from nextbuy.training.torch_engine import network_of, own_tensors
+
+logger = logging.getLogger(__name__)
+
+_SCORING_TOKENS: Final = 16_384
+
+
+class NeuralConfig(BaseModel):
+    """What every network can be told; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: EngineName = "torch"
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N; torch only")
+    training: TrainingConfig = TrainingConfig()
+
+
+C = TypeVar("C", bound=NeuralConfig)
+S = TypeVar("S", bound=Shape)
+
+
+class NeuralModel(ABC, Generic[C, S]):
+    """Trains on every purchase of every history; predicts from the newest purchases.
+
+    Inherit, and say which config and shape it has, how the one follows from the other and the data,
+    and where the weights start.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[NeuralConfig]]
+    shape_class: ClassVar[type[BaseModel]]
+
+    def __init__(self, config: C | None = None) -> None:
+        self.config: C = config or self.config_class()  # type: ignore[assignment]
+        self.result: TrainingResult | None = None
+        self._network: Network | None = None
+        self._shape: S | None = None
+
+    @abstractmethod
+    def decided(self, train: Histories, catalog: Catalog) -> C:
+        """The config, with what it leaves to the data decided."""
+
+    @abstractmethod
+    def shape_of(self, config: C, train: Histories, catalog: Catalog) -> S:
+        """Sizes of the network for these data."""
+
+    @abstractmethod
+    def first_weights(
+        self, shape: S, *, seed: int, item_counts: NDArray[np.integer], longest: int
+    ) -> Weights:
+        """Weights before training, from the seed and the counts of items 1..V."""
+
+    @classmethod
+    @abstractmethod
+    def weight_shapes(cls, shape: S) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the weights."""
+
+    def fit(
+        self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
+    ) -> Self:
+        """Train; keep the weights of the epoch with the best validation loss. See `Model.fit`."""
+        config = self.decided(train, catalog)
+        training = config.training.decided(len(catalog))
+        if options.epochs is not None:
+            training = training.model_copy(update={"epochs": options.epochs})
+        training = _with_shuffle(training, train, validation, len(catalog), options.seed)
+        config = config.model_copy(update={"training": training})
+        self.config = config  # for a second fit
+        shape = self.shape_of(config, train, catalog)
+        counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
+        longest = min(training.longest_window, int(train.lengths.max(initial=1)))
+        options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
+        engine = create_engine(
+            config.engine,
+            shape,
+            training,
+            weights=self.first_weights(
+                shape, seed=options.seed, item_counts=counts, longest=longest
+            ),
+            item_counts=counts,
+            seed=options.seed,
+            device=config.device,
+        )
+        network = network_of(shape)
+        options.progress.advance(1, {})
+        can_validate = bool((validation.target_items != UNKNOWN).any())
+
+        def validate(weights: Weights) -> float:
+            network.load_weights(weights)
+            return _validation_loss(network, validation, training.longest_window, len(catalog))
+
+        def run(folder: Path | None) -> TrainingResult:
+            return _train(
+                engine, train, validate if can_validate else None, training,
+                seed=options.seed, run_folder=folder,
+                identity=_identity(config, shape, train, options.seed),
+                progress=options.progress, deadline=options.deadline,
+                with_own_items=getattr(shape, "repeats", False),
+            )  # fmt: skip
+
+        if options.run_folder is None:
+            self.result = run(None)
+        else:
+            with run_lock(options.run_folder):
+                self.result = run(options.run_folder)
+        network.load_weights(self.result.weights)
+        self._network, self._shape = network, shape
+        return self
+
+    def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
+        """Log P(next item) after each history; see `Model.log_probabilities`."""
+        network, shape = self._fitted()
+        longest = self.config.training.longest_window
+        return _score(network, histories, as_of, longest, shape.num_items)
+
+    def weights(self) -> Weights:
+        """The weights, by name."""
+        return self._fitted()[0].weights()
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `weights.safetensors`."""
+        network, shape = self._fitted()
+        config = {
+            "config": self.config.model_dump(mode="json"),
+            "shape": shape.model_dump(mode="json"),
+        }
+        storage.write_json(folder / "config.json", config)
+        storage.write_arrays(folder / "weights.safetensors", network.weights())
+
+    @classmethod
+    def load(cls, folder: Path, catalog: Catalog) -> Self:
+        """Read what `save` wrote; see `Model.load`."""
+        stored = storage.read_json(folder / "config.json")
+        if not isinstance(stored, dict) or set(stored) != {"config", "shape"}:
+            found = sorted(stored) if isinstance(stored, dict) else type(stored).__name__
+            raise BundleError(f"{folder / 'config.json'} has {found}; expected config and shape.")
+        try:
+            model = cls(cls.config_class.model_validate(stored["config"]))  # type: ignore[arg-type]
+            shape: Any = cls.shape_class.model_validate(stored["shape"])
+        except (KeyError, TypeError, ValidationError) as error:
+            raise BundleError(
+                f"{folder / 'config.json'} is no {cls.name} config: {error}"
+            ) from error
+        if shape.num_items != len(catalog):
+            raise BundleError(
+                f"{folder} has weights for {shape.num_items} items, the catalog has {len(catalog)}."
+            )
+        network = network_of(shape)
+        network.load_weights(load_weights(folder, cls.weight_shapes(shape)))
+        model._network, model._shape = network, shape
+        return model
+
+    def _fitted(self) -> tuple[Network, S]:
+        if self._network is None or self._shape is None:
+            raise NotFittedError(f"{self.name} has no weights yet: call fit or load first.")
+        return self._network, self._shape
+
+
+_train = train  # `train` is also the name of the training histories in `fit`
+
+
+def has_baskets(histories: Histories) -> bool:
+    """Whether any basket holds more than one purchase."""
+    same = (histories.baskets[1:] == histories.baskets[:-1]) & (
+        histories.owners[1:] == histories.owners[:-1]
+    )
+    return bool(same.any())
+
+
+def _with_shuffle(
+    training: TrainingConfig, train: Histories, validation: Cases, num_items: int, seed: int
+) -> TrainingConfig:
+    """The config with `shuffle="auto"` decided."""
+    if training.shuffle != "auto":
+        return training
+    shuffle = "baskets"
+    if not has_baskets(train):
+        test = order_test(train, validation, num_items=num_items, seed=seed)
+        shuffle = "baskets" if test.order_matters else "histories"
+        logger.info(
+            "Order is worth %.4f nats a case (standard error %.4f, %d cases): shuffling %s.",
+            test.gain, test.standard_error, test.num_cases, shuffle,
+        )  # fmt: skip
+    return training.model_copy(update={"shuffle": shuffle})
+
+
+def _identity(config: NeuralConfig, shape: Shape, train: Histories, seed: int) -> dict[str, Any]:
+    """What a checkpoint must agree with: everything that changes the resulting bytes."""
+    library = "torch" if config.engine == "torch" else "tensorflow-cpu"
+    chosen = config.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    return {
+        "nextbuy": __version__,
+        library: importlib.metadata.version(library),
+        "engine": config.engine,
+        **{f"training.{key}": value for key, value in chosen.items()},
+        **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
+        "seed": seed,
+        "data": _digest(train, with_times=bool(getattr(shape, "knows_times", False))),
+    }
+
+
+def _digest(histories: Histories, *, with_times: bool) -> str:
+    digest = hashlib.sha256()
+    times = (histories.times,) if with_times else ()
+    for array in (histories.items, histories.baskets, histories.offsets, *times):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _score(
+    network: Network, histories: Histories, as_of: Int64 | None, longest: int, num_items: int
+) -> Float32:
+    """Log-probabilities after each history, [U, V + 1], in batches of equal length.
+
+    Inside a basket purchases are put in the order of their index: a basket has no order of its own.
+    """
+    items = histories.items
+    if has_baskets(histories):
+        canonical = np.lexsort((items, histories.baskets, histories.owners))
+        items = items[canonical]
+    moments = _moments(histories, as_of)
+    own = _own_items(histories, moments)
+    lengths = np.minimum(histories.lengths, longest - 1)
+    result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length)
+        rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
+        for start in range(0, len(members), rows_in_batch):
+            rows = members[start : start + rows_in_batch]
+            asked = _sequences(histories, items, moments, rows, int(length))
+            result[rows, 1:] = _after_last(network, asked, own.take(rows))
+    return result
+
+
+def _moments(histories: Histories, as_of: Int64 | None) -> Int64 | None:
+    """When each user is asked: as told, or right after the last purchase."""
+    if histories.time_kind != "dates":
+        return None
+    if as_of is not None:
+        return as_of
+    last = np.zeros(len(histories), dtype=np.int64)
+    bought = np.flatnonzero(histories.lengths)
+    last[bought] = histories.times[histories.offsets[bought + 1] - 1]
+    return last
+
+
+def _own_items(histories: Histories, moments: Int64 | None) -> OwnItems:
+    baskets = np.zeros(len(histories), dtype=np.int64)
+    bought = np.flatnonzero(histories.lengths)
+    baskets[bought] = histories.baskets[histories.offsets[bought + 1] - 1] + 1
+    return own_items(
+        histories,
+        purchase_facts(histories),
+        starts=histories.offsets[:-1],
+        ends=histories.offsets[1:],
+        baskets=baskets,
+        moments=moments,
+    )
+
+
+def _sequences(
+    histories: Histories,
+    items: NDArray[np.int32],
+    moments: Int64 | None,
+    rows: Int64,
+    length: int,
+) -> Sequences:
+    """The newest `length` purchases of some users as a network reads them, asked at the end."""
+    is_cut = histories.lengths[rows] > length
+    # Position 0 sees the purchase before the window, if there is one.
+    flat = histories.offsets[rows + 1, None] - length - 1 + np.arange(length + 1)
+    seen = np.concatenate([is_cut[:, None], np.ones((len(rows), length), bool)], axis=1)
+    flat = np.where(seen, flat, 0)
+    inputs = np.where(seen, items[flat], 0) if len(items) else np.zeros_like(flat)
+    opens = np.ones_like(inputs)  # so does the next purchase, at the last position
+    if length:
+        seen_baskets = np.where(seen, histories.baskets[flat], -1)
+        opens[:, :-1] = np.diff(seen_baskets, axis=1) != 0
+    gaps = waits = None
+    if moments is not None:
+        gaps = np.zeros_like(flat)
+        waits = np.zeros(len(rows), dtype=np.int64)
+        if length:
+            times = histories.times[flat]
+            between = gap_buckets(np.maximum(np.diff(times, axis=1), 0))
+            gaps[:, 1:] = np.where(seen[:, :-1], between, 0)
+            waits = gap_buckets(np.maximum(moments[rows] - times[:, -1], 0))
+    ends = np.arange(len(rows)) * (length + 1) + length
+    return Sequences(
+        items=torch.from_numpy(inputs.astype(np.int64)),
+        marks=torch.from_numpy(opens.astype(np.int64)),
+        lengths=torch.full((len(rows),), length + 1),
+        states=torch.from_numpy(ends),
+        gaps=None if gaps is None else torch.from_numpy(gaps),
+        waits=None if waits is None else torch.from_numpy(waits),
+    )
+
+
+@torch.no_grad()
+def _after_last(network: Network, asked: Sequences, own: OwnItems) -> Float32:
+    states_MR = network.states(asked, None)
+    weight_VR, bias_V = network.output()
+    scores_MV = torch.log_softmax(torch.addmm(bias_V, states_MR, weight_VR.t()), dim=-1)
+    repeats = network.repeats(states_MR, own_tensors(own))
+    if repeats is not None:
+        scores_MV += repeats.log_rest[:, None]
+        pairs = torch.from_numpy(own.owners), torch.from_numpy(own.items.astype(np.int64) - 1)
+        scores_MV[pairs] = torch.logaddexp(scores_MV[pairs], repeats.log_own)
+    scores: Float32 = scores_MV.numpy()
+    return scores
+
+
+def _validation_loss(network: Network, cases: Cases, longest: int, num_items: int) -> float:
+    """Mean of -log p over the known targets, in nats; `nan` without any."""
+    owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    known = cases.target_items != UNKNOWN
+    owners, targets = owners[known], cases.target_items[known]
+    total = 0.0
+    chunk = max(1, 2**24 // (num_items + 1))
+    for start in range(0, len(cases), chunk):
+        part = cases.take(np.arange(start, min(start + chunk, len(cases))))
+        scores = _score(network, part.histories, part.as_of, longest, num_items)
+        mine = (owners >= start) & (owners < start + len(part))
+        total -= float(scores[owners[mine] - start, targets[mine]].sum(dtype=np.float64))
+    return total / len(targets) if len(targets) else float("nan")

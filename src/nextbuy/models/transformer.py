@@ -1,0 +1,106 @@
+"""The flagship: a causal transformer with a repeat head. Sizes and regularisation fit the data."""
+
+from typing import ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.histories import Histories
+from nextbuy.models.neural import NeuralConfig, NeuralModel, has_baskets
+from nextbuy.nn.network import Weights
+from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes
+from nextbuy.training.engine import TrainingConfig
+
+_SIZES: Final = {"small": (64, 2, 1), "medium": (128, 2, 2), "large": (256, 4, 4)}
+"""Width, blocks and heads."""
+
+_SHORT: Final = 20.0
+"""Histories of a lower mean length are short: they are learnt by heart without much dropout."""
+
+_REPEATED: Final = 0.02
+"""Share of purchases that are repeats from which on there is a repeat head."""
+
+
+class TransformerConfig(NeuralConfig):
+    """Sizes and training of the network; unknown keys are errors. What is None the data decide."""
+
+    size: Literal["small", "medium", "large"] = Field(
+        default="small", description="width, blocks and heads"
+    )
+    dropout: float | None = Field(default=None, ge=0.0, lt=1.0)
+    taps: int | None = Field(default=None, ge=0, description="of the filter beside attention")
+    gated: bool | None = Field(default=None, description="gated residuals and SwiGLU")
+    repeats: bool | None = Field(default=None, description="a head for what is bought again")
+    training: TrainingConfig = TrainingConfig(
+        epochs=10, learning_rate=1e-3, tokens=2048, longest_window=200, beta2=0.98
+    )
+
+
+class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
+    """See `nextbuy.nn.transformer` and `nextbuy.nn.repeat_head`."""
+
+    name: ClassVar[str] = "transformer"
+    config_class = TransformerConfig
+    shape_class = TransformerShape
+
+    def decided(self, train: Histories, catalog: Catalog) -> TransformerConfig:
+        """Dropout, filter and gates by the length of histories, the repeat head by repeats."""
+        config = self.config
+        lengths = train.lengths[train.lengths > 0]
+        is_short = float(lengths.mean()) < _SHORT if len(lengths) else True
+        decided: dict[str, object] = {
+            "dropout": 0.5 if is_short else 0.2,
+            "taps": 5 if is_short else 0,
+            "gated": not is_short,
+            "repeats": repeated_share(train) >= _REPEATED,
+        }
+        left = {name: value for name, value in decided.items() if getattr(config, name) is None}
+        if decided["repeats"] or config.repeats:  # own items are those before the purchase
+            left["training"] = config.training.model_copy(update={"shuffle": "baskets"})
+        return config.model_copy(update=left)
+
+    def shape_of(
+        self, config: TransformerConfig, train: Histories, catalog: Catalog
+    ) -> TransformerShape:
+        """See `NeuralModel.shape_of`."""
+        width, blocks, heads = _SIZES[config.size]
+        return TransformerShape(
+            num_items=len(catalog),
+            width=width,
+            blocks=blocks,
+            heads=heads,
+            taps=config.taps or 0,
+            gated=bool(config.gated),
+            expansion=2 if config.gated else 4,
+            dropout=config.dropout or 0.0,
+            marks_baskets=has_baskets(train),
+            knows_times=train.time_kind == "dates",
+            repeats=bool(config.repeats),
+        )
+
+    def first_weights(
+        self,
+        shape: TransformerShape,
+        *,
+        seed: int,
+        item_counts: NDArray[np.integer],
+        longest: int,
+    ) -> Weights:
+        """See `nextbuy.nn.transformer.initial_weights`."""
+        return initial_weights(shape, seed=seed, item_counts=item_counts)
+
+    @classmethod
+    def weight_shapes(cls, shape: TransformerShape) -> dict[str, tuple[int, ...]]:
+        """See `nextbuy.nn.transformer.weight_shapes`."""
+        return weight_shapes(shape)
+
+
+def repeated_share(histories: Histories) -> float:
+    """Share of purchases whose item the user had bought before."""
+    if histories.num_purchases == 0:
+        return 0.0
+    width = int(histories.items.max()) + 1
+    pairs = np.unique(histories.owners * width + histories.items)
+    return 1.0 - len(pairs) / histories.num_purchases

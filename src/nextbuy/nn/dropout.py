@@ -1,0 +1,24 @@
+"""Dropout whose masks come from a generator that the caller names."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_STEPS: Final = 256
+
+
+def drop(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Set elements to 0 and scale up the rest; without a generator `x` stays.
+
+    A mask needs one byte of randomness an element, an eighth of a drawn number; probabilities are
+    therefore rounded to 1/256.
+    """
+    dropped = round(probability * _STEPS)
+    if generator is None or dropped == 0:
+        return x
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
+    # random_() of int64 leaves the sign bit 0; the full range needs its own bounds.
+    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
+    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    return x * kept * (_STEPS / (_STEPS - dropped))

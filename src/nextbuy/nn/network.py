@@ -1,0 +1,78 @@
+"""What a network is asked and what it answers, whatever it is made of.
+
+Legend: B sequences, L positions, M states that are asked, R hidden size, V items.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextbuy.nn.repeat_head import OwnTensors, Repeats
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sequences:
+    """Purchases as a network reads them; position l sees what lies before purchase l.
+
+    Attributes:
+        items: Index of the purchase before each position, [B, L]; 0 where there is none.
+        marks: 1 where the position opens a new basket, [B, L].
+        lengths: Positions of each row that count, [B]; the rest is padding.
+        states: Places in the flattened grid [B * L] of the states that are asked, [M].
+        gaps: Bucket of the time between the two purchases before each position, [B, L]; None
+            where time is only an order.
+        waits: Bucket of the time from the last purchase to the question, [M]; or None.
+        own: Own items of the states; None for networks without a repeat head.
+    """
+
+    items: Tensor
+    marks: Tensor
+    lengths: Tensor
+    states: Tensor
+    gaps: Tensor | None = None
+    waits: Tensor | None = None
+    own: OwnTensors | None = None
+
+    def to(self, device: torch.device) -> "Sequences":
+        """The same on a device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: t.to(device) for k, t in moved.items() if t is not None})
+
+
+class Network(Protocol):
+    """Turns sequences into states, and states into scores by one row of weights an item."""
+
+    def states(self, asked: Sequences, dropout: torch.Generator | None) -> Tensor:
+        """Hidden states that are asked, [M, R]; without a generator there is no dropout."""
+        ...
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
+        """What of the own items is bought again; None for networks without a repeat head."""
+        ...
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Rows of weights [V, R] and biases [V] of the items 1..V."""
+        ...
+
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that training changes, by name."""
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of the weights as NumPy arrays."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take over weights with exactly the names and shapes of `trained_parameters`."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move to a device."""
+        ...

@@ -1,0 +1,131 @@
+"""The repeat head: which of the own items is bought again, and whether one is.
+
+With phi_i the features of own item i, h the state, e_i the item's embedding and sigma the logistic
+function,
+
+    s_i  = w phi_i + mlp(phi_i) + rho_i + c (A h) e_i / sqrt(D)
+    q_i  = softmax over own items of s_i
+    r    = sigma(v psi + mlp(psi, h)),  psi the summary of the history
+    p(i) = r q_i [i is an own item] + (1 - r) softmax(h E' + b)_i.
+
+It starts with w on a decayed count and everything else at 0, where q is personal frequency, and
+with the biases b at the log of popularity, so near a mixture of personal frequency and popularity,
+and learns from there. Mixing what is repeated with what is not goes back to RepeatNet
+(Ren et al. 2019).
+
+Legend: M states, P pairs of a state and an own item, N targets, D width, F features, S summaries.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class OwnTensors:
+    """The own items of the states that are asked; see `nextbuy.nn.own_items`.
+
+    Attributes:
+        owners: State of each pair, ascending; [P].
+        items: Item index of each pair, 1..V; [P].
+        features: [P, F].
+        summaries: [M, S].
+    """
+
+    owners: Tensor
+    items: Tensor
+    features: Tensor
+    summaries: Tensor
+
+    def to(self, device: torch.device) -> "OwnTensors":
+        """The same on a device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Repeats:
+    """What the head answers.
+
+    Attributes:
+        log_own: log(r q_i) of each pair, [P].
+        log_rest: log(1 - r) of each state, [M]; 0 where there is no own item.
+    """
+
+    log_own: Tensor
+    log_rest: Tensor
+
+    def of_targets(self, pairs_N: Tensor, owners_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Both for targets that are a pair (-1 if the target is new) of a state; [N]."""
+        if len(self.log_own) == 0:
+            return self.log_rest.new_full(pairs_N.shape, -torch.inf), self.log_rest[owners_N]
+        own = torch.where(pairs_N >= 0, self.log_own[pairs_N.clamp_min(0)], -torch.inf)
+        return own, self.log_rest[owners_N]
+
+
+class RepeatHead(nn.Module):
+    """See the module."""
+
+    def __init__(
+        self, *, num_items: int, width: int, num_features: int, num_summaries: int, hidden: int = 32
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_features, 1, bias=False)
+        self.inner, self.outer = nn.Linear(num_features, hidden), nn.Linear(hidden, 1, bias=False)
+        self.propensity = nn.Embedding(num_items + 1, 1)
+        self.context = nn.Linear(width, width, bias=False)
+        self.context_scale = nn.Parameter(torch.zeros(1))
+        self.gate_linear = nn.Linear(num_summaries, 1)
+        self.gate_inner = nn.Linear(num_summaries + width, hidden)
+        self.gate_outer = nn.Linear(hidden, 1, bias=False)
+
+    def forward(self, states_MD: Tensor, own: OwnTensors, embedding_VD: Tensor) -> Repeats:
+        """See `Repeats`."""
+        owners = own.owners
+        by_features = self.linear(own.features) + self.outer(F.silu(self.inner(own.features)))
+        wanted_MD = self.context(states_MD) * (self.context_scale / math.sqrt(states_MD.shape[1]))
+        fits = (wanted_MD[owners] * embedding_VD[own.items]).sum(1)
+        scores = by_features[:, 0] + self.propensity(own.items)[:, 0] + fits
+        top = scores.new_full((len(states_MD),), -torch.inf).scatter_reduce(
+            0, owners, scores.detach(), "amax"
+        )
+        above = scores - top[owners]
+        total = above.new_zeros(len(states_MD)).index_add(0, owners, above.exp())
+        gate_in = torch.cat([own.summaries, states_MD], dim=1)
+        bent = self.gate_outer(F.silu(self.gate_inner(gate_in)))
+        gate_M = (self.gate_linear(own.summaries) + bent)[:, 0]
+        log_r, log_rest = F.logsigmoid(gate_M), F.logsigmoid(-gate_M)
+        has_own = torch.isfinite(top)
+        return Repeats(
+            log_own=log_r[owners] + above - total[owners].log(),
+            log_rest=torch.where(has_own, log_rest, 0.0),
+        )
+
+
+def initial_head(
+    shapes: Mapping[str, tuple[int, ...]],
+    rng: np.random.Generator,
+    *,
+    first_weights: Sequence[float],
+) -> dict[str, NDArray[np.float32]]:
+    """Weights of a head that says what `first_weights` of the features say.
+
+    Args:
+        shapes: Names and shapes of all weights of the head.
+        rng: Draws the inner layers.
+        first_weights: w of the module, [F].
+    """
+    weights = {}
+    for name, size in shapes.items():
+        drawn = np.zeros(size)
+        if name.endswith(("context.weight", "inner.weight")):
+            drawn = rng.normal(0.0, 1.0 / math.sqrt(size[1]), size)
+        elif name.endswith(".linear.weight"):
+            drawn = np.array([first_weights])
+        weights[name] = drawn.astype(np.float32)
+    return weights

@@ -1,0 +1,251 @@
+"""A causal transformer over purchases, with a low-pass filter beside attention.
+
+Pre-norm blocks (Vaswani et al. 2017; Kang and McAuley 2018 for purchases). With `taps`, each block
+mixes attention with a causal filter per channel,
+
+    low(x)_l = sum_k softmax(w)_k x_(l-k),    filter(x) = low(x) + beta^2 (x - low(x)),
+
+after the frequency layer of BSARec (Shin et al. 2024), whose Fourier transform sees the future and
+so can answer for one position only; a filter in time answers for all of them. Attention knows how
+many baskets lie between two purchases (rotary embeddings, Su et al. 2021) and no absolute place: a
+place counted from the end of a training history would tell how much is still to come. With `gated`,
+blocks are those of LiGR (Borisyuk et al. 2024): gated residuals and SwiGLU. Items have one table,
+for what was bought and for what is scored.
+
+Legend: B sequences, L positions, M states that are asked, D width, H heads, C channels of a head,
+V items, T taps.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from nextbuy.nn.dropout import drop
+from nextbuy.nn.network import Sequences, Weights
+from nextbuy.nn.own_items import FEATURES, FIRST_WEIGHTS, SUMMARIES
+from nextbuy.nn.repeat_head import OwnTensors, RepeatHead, Repeats, initial_head
+from nextbuy.seeding import generator
+
+NUM_GAPS: Final = 32
+"""Buckets of time between purchases; the first says that there is none."""
+
+_BASE: Final = 10_000.0
+
+
+class TransformerShape(BaseModel):
+    """Sizes of the network; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_items: int = Field(ge=1, description="V: items in the catalog, without padding")
+    width: int = Field(default=64, ge=1)
+    blocks: int = Field(default=2, ge=1)
+    heads: int = Field(default=1, ge=1)
+    expansion: int = Field(default=4, ge=1, description="width of the feed-forward over `width`")
+    taps: int = Field(default=0, ge=0, description="of the filter beside attention; 0 is without")
+    filter_share: float = Field(
+        default=0.7, ge=0, le=1, description="of the filter, against attention"
+    )
+    gated: bool = Field(default=False, description="gated residuals and SwiGLU")
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    marks_baskets: bool = Field(
+        default=False, description="tell each position whether its purchase opens a new basket"
+    )
+    knows_times: bool = Field(default=False, description="tell the time between purchases")
+    repeats: bool = Field(default=False, description="a head for what is bought again")
+
+
+Turns = tuple[Tensor, Tensor]
+
+
+def turns_of(places_BL: Tensor, size: int) -> Turns:
+    """Cosine and sine of the angles by which rotary embeddings turn pairs of channels.
+
+    Args:
+        places_BL: Place of each position in its sequence.
+        size: Channels of a head, even.
+
+    Returns:
+        Two tensors [B, 1, L, size / 2].
+    """
+    rates = _BASE ** (-torch.arange(0, size, 2, device=places_BL.device) / size)
+    angles = places_BL[:, None, :, None] * rates
+    return angles.cos(), angles.sin()
+
+
+def turned(x_BHLC: Tensor, turns: Turns) -> Tensor:
+    """Channels c and c + size / 2 of each head, turned as a pair."""
+    cosine, sine = turns
+    one, other = x_BHLC.chunk(2, dim=-1)
+    return torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=-1)
+
+
+class Block(nn.Module):
+    """Attention (and filter), then a feed-forward, each added to what came in."""
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        D, inner = shape.width, shape.width * shape.expansion
+        self.shape = shape
+        self.norm_mix = nn.LayerNorm(D)
+        self.query_key_value = nn.Linear(D, 3 * D)
+        self.attended = nn.Linear(D, D)
+        self.norm_feed = nn.LayerNorm(D)
+        self.up = nn.Linear(D, (2 if shape.gated else 1) * inner)
+        self.down = nn.Linear(inner, D)
+        if shape.taps:
+            self.filter = nn.Parameter(torch.zeros(shape.taps, D))
+            self.high = nn.Parameter(torch.zeros(D))
+        if shape.gated:
+            self.gate_mix, self.gate_feed = nn.Linear(D, D), nn.Linear(D, D)
+
+    def forward(self, x_BLD: Tensor, turns: Turns, dropout: torch.Generator | None) -> Tensor:
+        """The sequence after this block, [B, L, D]."""
+        shape = self.shape
+        normed = self.norm_mix(x_BLD)
+        mixed = self._attend(normed, turns)
+        if shape.taps:
+            mixed = shape.filter_share * self._filter(normed) + (1 - shape.filter_share) * mixed
+        mixed = drop(mixed, shape.dropout, dropout)
+        x_BLD = x_BLD + (torch.sigmoid(self.gate_mix(normed)) * mixed if shape.gated else mixed)
+        normed = self.norm_feed(x_BLD)
+        inner = self.up(normed)
+        if shape.gated:
+            one, other = inner.chunk(2, dim=-1)
+            inner = F.silu(one) * other
+        else:
+            inner = F.gelu(inner, approximate="tanh")
+        fed = drop(self.down(drop(inner, shape.dropout, dropout)), shape.dropout, dropout)
+        return x_BLD + (torch.sigmoid(self.gate_feed(normed)) * fed if shape.gated else fed)
+
+    def _attend(self, x_BLD: Tensor, turns: Turns) -> Tensor:
+        B, L, D = x_BLD.shape
+        by_head = self.query_key_value(x_BLD).view(B, L, 3, self.shape.heads, -1)
+        query, key, value = by_head.permute(2, 0, 3, 1, 4)
+        query, key = turned(query, turns), turned(key, turns)
+        found = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        merged: Tensor = self.attended(found.transpose(1, 2).reshape(B, L, D))
+        return merged
+
+    def _filter(self, x_BLD: Tensor) -> Tensor:
+        taps_TD = torch.softmax(self.filter, dim=0)
+        low = x_BLD * taps_TD[0]
+        for back in range(1, min(self.shape.taps, x_BLD.shape[1])):
+            # What lies before the first purchase counts as the mean, 0 after the norm.
+            low = low + F.pad(x_BLD[:, :-back] * taps_TD[back], (0, 0, back, 0))
+        return low + self.high.square() * (x_BLD - low)
+
+
+class TransformerNetwork(nn.Module):
+    """The network; `states` is everything before the scores."""
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.num_items + 1, shape.width)
+        self.norm_first, self.norm_last = nn.LayerNorm(shape.width), nn.LayerNorm(shape.width)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
+        self.bias = nn.Parameter(torch.zeros(shape.num_items))
+        self.basket = nn.Embedding(2, shape.width) if shape.marks_baskets else None
+        self.gap = nn.Embedding(NUM_GAPS, shape.width) if shape.knows_times else None
+        self.wait = nn.Embedding(NUM_GAPS, shape.width) if shape.knows_times else None
+
+        self.repeat_head = (
+            RepeatHead(
+                num_items=shape.num_items,
+                width=shape.width,
+                num_features=len(FEATURES),
+                num_summaries=len(SUMMARIES),
+            )
+            if shape.repeats
+            else None
+        )
+
+    def states(self, asked: Sequences, dropout: torch.Generator | None = None) -> Tensor:
+        """Hidden states that are asked, [M, D]; without a generator there is no dropout."""
+        x_BLD = self.embedding(asked.items)
+        if self.basket is not None:
+            x_BLD = x_BLD + self.basket(asked.marks)
+        if self.gap is not None and asked.gaps is not None:
+            x_BLD = x_BLD + self.gap(asked.gaps)
+        x_BLD = drop(self.norm_first(x_BLD), self.shape.dropout, dropout)
+        # The purchase before position l is of the basket of position l - 1.
+        baskets_BL = asked.marks.cumsum(1) - asked.marks
+        turns = turns_of(baskets_BL, self.shape.width // self.shape.heads)
+        for block in self.blocks:
+            x_BLD = block(x_BLD, turns, dropout)
+        x_MD = x_BLD.flatten(0, 1)[asked.states]
+        if self.wait is not None and asked.waits is not None:
+            x_MD = x_MD + self.wait(asked.waits)
+        found: Tensor = self.norm_last(x_MD)
+        return found
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
+        """What of the own items is bought again; None without a repeat head."""
+        if self.repeat_head is None:
+            return None
+        found: Repeats = self.repeat_head(states_MR, own, self.embedding.weight)
+        return found
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Rows of weights [V, D] and biases [V] of the items 1..V."""
+        return self.embedding.weight[1:], self.bias
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by the names of `weight_shapes`."""
+        return dict(self.named_parameters())
+
+    def weights(self) -> Weights:
+        """A copy of the weights as NumPy arrays."""
+        return {n: p.detach().cpu().numpy().copy() for n, p in self.named_parameters()}
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take over weights with exactly the names and shapes of `weight_shapes`."""
+        for name, parameter in self.named_parameters():
+            parameter.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+def weight_shapes(shape: TransformerShape) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights."""
+    with torch.device("meta"):
+        network = TransformerNetwork(shape)
+    return {name: tuple(p.shape) for name, p in network.named_parameters()}
+
+
+def initial_weights(
+    shape: TransformerShape, *, seed: int, item_counts: NDArray[np.integer]
+) -> Weights:
+    """Weights before training: matrices normal with .02, gains and beta 1, the rest 0.
+
+    The bias of an item is the log of its frequency over the mean, so that training starts at
+    popularity.
+
+    Args:
+        shape: Sizes.
+        seed: Seed of the run.
+        item_counts: Purchases of each item 1..V in the training histories, length V.
+    """
+    rng = generator(seed, "initial weights")
+    shapes = weight_shapes(shape)
+    head = {name: size for name, size in shapes.items() if name.startswith("repeat_head.")}
+    weights: Weights = {}
+    for name, size in shapes.items():
+        if len(size) == 2 or name.endswith("filter"):
+            drawn = rng.normal(0.0, 0.02, size)
+        elif ("norm" in name and name.endswith(".weight")) or name.endswith("high"):
+            drawn = np.ones(size)
+        else:
+            drawn = np.zeros(size)
+        weights[name] = drawn.astype(np.float32)
+    weights |= initial_head(head, generator(seed, "initial head"), first_weights=FIRST_WEIGHTS)
+    smoothed = np.asarray(item_counts, dtype=np.float64) + 1.0
+    weights["bias"] = np.log(smoothed / math.exp(np.log(smoothed).mean())).astype(np.float32)
+    return weights

@@ -1,0 +1,134 @@
+"""The transformer learns order and habits, and decides by the data what it is made of."""
+
+import numpy as np
+import pytest
+
+from nextbuy.data.histories import Histories
+from nextbuy.errors import ConfigError
+from nextbuy.models.personal_frequency import PersonalFrequency
+from nextbuy.models.protocol import FitOptions
+from nextbuy.models.transformer import Transformer, TransformerConfig, repeated_share
+from nextbuy.testing.contract import small_catalog
+from nextbuy.training.engine import TrainingConfig
+from tests.evaluation.table_model import cases_of
+
+V = 6
+NOTHING = cases_of(Histories.from_lists([]), [])
+TRAINING = {"tokens": 128, "learning_rate": 1e-2, "shuffle": "baskets"}
+DAY = 86_400_000_000
+
+
+def circle(num_users=120):
+    """Everybody walks 1, 2, 3, 4, 5, 6, 1 ... from a start of their own; nobody repeats."""
+    return Histories.from_lists([[(u + i) % V + 1 for i in range(5)] for u in range(num_users)])
+
+
+def habits(num_users=200, num_baskets=12, seed=0):
+    """Each user has two favourites; item 6 is never bought twice by anybody."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(num_users):
+        mine = 1 + rng.choice(5, 2, replace=False)
+        row = rng.choice(mine, num_baskets, p=[0.7, 0.3])
+        row[rng.integers(num_baskets)] = 6
+        rows.append(row.tolist())
+    return Histories.from_lists(rows)
+
+
+def fit(histories, *, epochs=8, seed=0, **config):
+    settings = {"training": TRAINING} | config
+    model = Transformer(TransformerConfig(**settings))
+    return model.fit(histories, NOTHING, small_catalog(V), FitOptions(epochs=epochs, seed=seed))
+
+
+def p_next(model, row, **more):
+    return np.exp(model.log_probabilities(Histories.from_lists([row], **more), None)[0])
+
+
+def test_the_order_of_purchases_is_learnt():
+    model = fit(circle())
+    assert not model.config.repeats
+    for start in range(1, 4):
+        assert p_next(model, [start, start + 1, start + 2])[start + 3] > 0.8
+
+
+def test_habits_are_learnt_and_what_is_never_bought_twice():
+    model = fit(habits(), epochs=4)
+    assert model.config.repeats
+    p = p_next(model, [2, 2, 4, 6, 2])
+    assert p[2] > p[4] > max(p[1], p[3], p[5])
+    assert p[2] + p[4] > 0.8
+    counting = PersonalFrequency().fit(habits(), NOTHING, small_catalog(V), FitOptions())
+    others = habits(seed=1)
+    last = others.offsets[1:] - 1
+    seen = others.keep(~np.isin(np.arange(others.num_purchases), last))
+    ours, theirs = (
+        m.log_probabilities(seen, None)[np.arange(len(seen)), others.items[last]].mean()
+        for m in (model, counting)
+    )
+    assert ours > theirs + 0.02
+
+
+def test_what_the_data_decide_can_be_told_instead():
+    short, long = circle(20), Histories.from_lists([[1, 2, 3] * 12] * 5)
+    assert fit(short, epochs=1).config.model_dump(exclude={"training"}) == {
+        "engine": "torch", "device": "cpu", "size": "small", "dropout": 0.5, "taps": 5,
+        "gated": False, "repeats": False,
+    }  # fmt: skip
+    decided = fit(long, epochs=1).config
+    assert (decided.taps, decided.gated, decided.repeats) == (0, True, True)
+    told = {"dropout": 0.1, "taps": 2, "gated": True, "repeats": True}
+    assert fit(short, epochs=1, **told).config.model_dump(include=set(told)) == told
+
+
+def test_repeats_are_counted():
+    assert repeated_share(Histories.from_lists([[1, 1, 2], [1]])) == 0.25
+    assert repeated_share(Histories.from_lists([[]])) == 0.0
+
+
+@pytest.mark.parametrize("size", ["medium", "large"])
+def test_larger_sizes_have_more_weights(size):
+    small, larger = (fit(circle(4), epochs=1, size=s).weights() for s in ("small", size))
+    assert sum(w.size for w in larger.values()) > 3 * sum(w.size for w in small.values())
+
+
+def test_tensorflow_is_refused():
+    with pytest.raises(ConfigError, match="TensorFlow engine trains lstm-rnn only"):
+        fit(circle(9), epochs=1, engine="tensorflow")
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_the_time_of_the_question_counts(repeats):
+    """Who comes back within ten days buys 1, who stays away for longer buys 2."""
+    rng = np.random.default_rng(0)
+    gaps = rng.integers(1, 20, (80, 30))
+    rows = [[1, *np.where(row[1:] > 10, 2, 1).tolist()] for row in gaps]
+    days = np.cumsum(gaps, axis=1)
+    histories = Histories.from_lists(rows, times=(days * DAY).tolist())
+    model = fit(histories, epochs=4, repeats=repeats)
+    asked = Histories.from_lists([rows[0]] * 2, times=[(days[0] * DAY).tolist()] * 2)
+    p = np.exp(model.log_probabilities(asked, (days[0, -1] + np.array([1, 15])) * DAY))
+    assert p[0, 2] < 0.5
+    assert p[1, 2] > 0.8
+
+
+KNOBS = [
+    {"size": "medium"},
+    {"dropout": 0.9},
+    {"taps": 1},
+    {"gated": True},
+    {"repeats": True},
+    {"training": TRAINING | {"sample_size": 3}},
+]
+
+
+@pytest.mark.parametrize("knob", KNOBS, ids=str)
+def test_every_knob_changes_what_is_learned(knob):
+    plain, turned = fit(circle(40), epochs=1), fit(circle(40), epochs=1, **knob)
+    assert not np.array_equal(p_next(plain, [1, 2, 1]), p_next(turned, [1, 2, 1]))
+
+
+def test_no_knob_is_left_out():
+    turned = {name for knob in KNOBS for name in knob}
+    assert turned | {"engine", "device"} == set(TransformerConfig.model_fields)
+    assert TransformerConfig().training != TrainingConfig()
