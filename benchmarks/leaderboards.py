@@ -40,6 +40,7 @@ class Log:
 
 SHORT = ("popularity", "personal-frequency", "lstm-rnn")
 ORDER = {"time": "order"}
+POSITION = {"time": "order", "time_column": "position"}
 LAST = {"split": "leave-last-out", "repeat": "exclude"}
 LOGS = {
     "complete_journey_category": Log(
@@ -77,7 +78,7 @@ LOGS = {
         "not offered again.",
         "s3_beauty.parquet",
         LAST,
-        ORDER,
+        POSITION,
     ),
     "ml_1m": Log(
         "MovieLens 1M, leave last out",
@@ -121,7 +122,7 @@ def measure(name: str, folder: Path) -> None:
     with ProgressBar() as progress:
         predictor = Predictor.fit(
             str(folder / log.source) if is_file else log.source,
-            config=PredictorConfig.of(**log.config),
+            config=PredictorConfig.of(preset="best", **log.config),
             options=ReadOptions(**log.reading),
             progress=progress,
         )

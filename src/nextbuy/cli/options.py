@@ -38,8 +38,10 @@ Repeat = Annotated[
     str, typer.Option("--repeat", help="Offer bought items again: allow, exclude, cooldown:DAYS.")
 ]
 Preset = Annotated[
-    Literal["fast", "balanced"],
-    typer.Option("--preset", help="Which models: fast takes seconds, balanced minutes."),
+    Literal["fast", "balanced", "best"],
+    typer.Option(
+        "--preset", help="Which models: fast takes seconds, balanced minutes, best twice as many."
+    ),
 ]
 Models = Annotated[
     str | None,
@@ -80,13 +82,15 @@ EngineChoice = Annotated[
     typer.Option("--engine", help="What trains lstm-rnn; the result is the same kind of bundle."),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Highest rate of lstm-rnn.")
+    float | None, typer.Option("--learning-rate", help="Highest rate of the networks.")
 ]
 Tokens = Annotated[
-    int | None, typer.Option("--tokens", min=1, help="Positions in a batch of lstm-rnn.")
+    int | None, typer.Option("--tokens", min=1, help="Positions in a batch of the networks.")
 ]
-Dropout = Annotated[float | None, typer.Option("--dropout", min=0, max=0.95, help="Of lstm-rnn.")]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda, for lstm-rnn.")]
+Dropout = Annotated[
+    float | None, typer.Option("--dropout", min=0, max=0.95, help="Of the networks.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda, for the networks.")]
 K = Annotated[int, typer.Option("--k", min=1, max=1000, help="Items a user.")]
 
 UserColumn = Annotated[

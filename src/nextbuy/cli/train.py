@@ -56,7 +56,10 @@ def train(
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
         time_limit=time_limit, rules=options.read_rules(rules),
         refit=refit, refit_full=refit_full,
-        options={"lstm-rnn": network},
+        options={
+            "lstm-rnn": network,
+            "transformer": {name: value for name, value in network.items() if name != "engine"},
+        },
     )  # fmt: skip
     with ProgressBar() as progress:
         predictor = Predictor.fit(
@@ -77,7 +80,7 @@ def train(
 def _network_options(
     engine: str, device: str, learning_rate: float | None, tokens: int | None, dropout: float | None
 ) -> dict[str, Any]:
-    """The config of lstm-rnn, with what was said; the rest keeps its defaults."""
+    """What was said about networks; the rest keeps its defaults."""
     training = {"learning_rate": learning_rate, "tokens": tokens}
     network = {
         "engine": engine,

@@ -19,12 +19,21 @@ _SIZES: Final = {"small": (64, 2, 1), "medium": (128, 2, 2), "large": (256, 4, 4
 _SHORT: Final = 20.0
 """Histories of a lower mean length are short: they are learnt by heart without much dropout."""
 
+_ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
+_OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50}
+_OF_LONG: Final = {"epochs": 8, "tokens": 2048, "longest_window": 200}
+_SCORED_WHOLE: Final = 20_000
+"""Catalogs up to this size are scored whole: slower than a sample, and better in the end."""
+
 _REPEATED: Final = 0.02
 """Share of purchases that are repeats from which on there is a repeat head."""
 
 
 class TransformerConfig(NeuralConfig):
-    """Sizes and training of the network; unknown keys are errors. What is None the data decide."""
+    """Sizes and training of the network; unknown keys are errors.
+
+    What is None, and what `training` is not told, the data decide.
+    """
 
     size: Literal["small", "medium", "large"] = Field(
         default="small", description="width, blocks and heads"
@@ -33,9 +42,6 @@ class TransformerConfig(NeuralConfig):
     taps: int | None = Field(default=None, ge=0, description="of the filter beside attention")
     gated: bool | None = Field(default=None, description="gated residuals and SwiGLU")
     repeats: bool | None = Field(default=None, description="a head for what is bought again")
-    training: TrainingConfig = TrainingConfig(
-        epochs=10, learning_rate=1e-3, tokens=2048, longest_window=200, beta2=0.98
-    )
 
 
 class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
@@ -46,7 +52,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
     shape_class = TransformerShape
 
     def decided(self, train: Histories, catalog: Catalog) -> TransformerConfig:
-        """Dropout, filter and gates by the length of histories, the repeat head by repeats."""
+        """By the length of histories, the share of repeats and the size of the catalog."""
         config = self.config
         lengths = train.lengths[train.lengths > 0]
         is_short = float(lengths.mean()) < _SHORT if len(lengths) else True
@@ -57,8 +63,13 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
             "repeats": repeated_share(train) >= _REPEATED,
         }
         left = {name: value for name, value in decided.items() if getattr(config, name) is None}
+        training = _ALWAYS | (_OF_SHORT if is_short else _OF_LONG)
+        if len(catalog) <= _SCORED_WHOLE:
+            training |= {"sample_size": 0}
+        told = config.training.model_dump(include=config.training.model_fields_set)
         if decided["repeats"] or config.repeats:  # own items are those before the purchase
-            left["training"] = config.training.model_copy(update={"shuffle": "baskets"})
+            told |= {"shuffle": "baskets"}
+        left["training"] = TrainingConfig(**training | told)
         return config.model_copy(update=left)
 
     def shape_of(

@@ -13,14 +13,16 @@ from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import Rules
 
 SplitName = Literal["auto", "temporal", "leave-last-out", "held-out-users"]
-Preset = Literal["fast", "balanced"]
+Preset = Literal["fast", "balanced", "best"]
 
 _COUNTING = ("popularity", "recency-popularity", "personal-frequency", "markov", "tifu-knn")
+_BALANCED = (*_COUNTING, "item-knn", "ease", "up-cf", "transformer")
 PRESETS: Final[Mapping[Preset, tuple[str, ...]]] = {
     "fast": _COUNTING,
-    "balanced": (*_COUNTING, "item-knn", "ease", "up-cf", "lstm-rnn"),
+    "balanced": _BALANCED,
+    "best": (*_BALANCED, "lstm-rnn"),
 }
-"""Models by what they cost: counting alone takes seconds, the rest minutes."""
+"""Models by what they cost: counting alone takes seconds, one network minutes, two twice as many."""
 
 _TENSORFLOW = "-tensorflow"
 
