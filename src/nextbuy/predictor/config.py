@@ -22,7 +22,7 @@ PRESETS: Final[Mapping[Preset, tuple[str, ...]]] = {
     "balanced": _BALANCED,
     "best": (*_BALANCED, "lstm-rnn"),
 }
-"""Models by what they cost: counting alone takes seconds, one network minutes, two twice as many."""
+"""Models by what they cost: counting takes seconds, one network minutes, two twice as many."""
 
 _TENSORFLOW = "-tensorflow"
 
