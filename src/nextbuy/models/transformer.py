@@ -21,7 +21,10 @@ _SHORT: Final = 20.0
 
 _ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
 _OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50}
-_OF_LONG: Final = {"epochs": 8, "tokens": 2048, "longest_window": 200}
+_OF_LONG: Final = {"epochs": 10, "tokens": 2048, "longest_window": 200}
+_OF_REPEATS: Final = {"epochs": 4}
+"""Habits are mostly counted, not learnt: more passes are hardly worth their time."""
+
 _SCORED_WHOLE: Final = 20_000
 """Catalogs up to this size are scored whole: slower than a sample, and better in the end."""
 
@@ -67,8 +70,9 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
         if len(catalog) <= _SCORED_WHOLE:
             training |= {"sample_size": 0}
         told = config.training.model_dump(include=config.training.model_fields_set)
-        if decided["repeats"] or config.repeats:  # own items are those before the purchase
-            told |= {"shuffle": "baskets"}
+        if left.get("repeats", config.repeats):
+            training |= _OF_REPEATS
+            told |= {"shuffle": "baskets"}  # own items are those before the purchase
         left["training"] = TrainingConfig(**training | told)
         return config.model_copy(update=left)
 
