@@ -10,6 +10,7 @@ from nextbuy.nn.network import Sequences
 from nextbuy.nn.transformer import (
     TransformerNetwork,
     TransformerShape,
+    _CausalFilter,
     initial_weights,
     turned,
     turns_of,
@@ -110,11 +111,11 @@ def test_a_block_computes_its_equations():
     parts = [block.query_key_value(v).view(3, 4) for v in normed]
 
     def turn(v, place):
-        angles = [place * 1.0, place * 10_000.0**-0.5]
-        a, b = v[:2], v[2:]
-        c = torch.tensor([math.cos(t) for t in angles])
-        s = torch.tensor([math.sin(t) for t in angles])
-        return torch.cat([a * c - b * s, a * s + b * c])
+        result = v.clone()
+        for pair, angle in enumerate((place * 1.0, place * 10_000.0**-0.5)):
+            a, b, c, s = v[2 * pair], v[2 * pair + 1], math.cos(angle), math.sin(angle)
+            result[2 * pair], result[2 * pair + 1] = a * c - b * s, a * s + b * c
+        return result
 
     taps = torch.softmax(block.filter, 0)
     for place in range(3):
@@ -149,3 +150,14 @@ def test_dropout_is_drawn_from_the_generator_alone():
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert torch.equal(network.states(asked), network.states(asked))
+
+
+def test_the_filter_and_its_gradient_are_those_of_the_formula():
+    torch.manual_seed(0)
+    for length in (1, 2, 7):
+        x = torch.randn(3, length, 4, dtype=torch.float64, requires_grad=True)
+        taps = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(_CausalFilter.apply, (x, taps))
+        low = _CausalFilter.apply(x, taps)
+        expected = sum(taps[k] * x[:, length - 1 - k] for k in range(min(5, length)))
+        torch.testing.assert_close(low[:, -1], expected)

@@ -21,4 +21,4 @@ def drop(x: Tensor, probability: float, generator: torch.Generator | None) -> Te
     # random_() of int64 leaves the sign bit 0; the full range needs its own bounds.
     words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
     kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-    return x * kept * (_STEPS / (_STEPS - dropped))
+    return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - dropped))

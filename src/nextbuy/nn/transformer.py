@@ -18,7 +18,7 @@ V items, T taps.
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -62,29 +62,48 @@ class TransformerShape(BaseModel):
     repeats: bool = Field(default=False, description="a head for what is bought again")
 
 
-Turns = tuple[Tensor, Tensor]
-
-
-def turns_of(places_BL: Tensor, size: int) -> Turns:
-    """Cosine and sine of the angles by which rotary embeddings turn pairs of channels.
+def turns_of(places_BL: Tensor, size: int) -> Tensor:
+    """How far rotary embeddings turn each pair of channels, as complex numbers of length 1.
 
     Args:
         places_BL: Place of each position in its sequence.
         size: Channels of a head, even.
 
     Returns:
-        Two tensors [B, 1, L, size / 2].
+        Shape [B, L, 1, size / 2].
     """
     rates = _BASE ** (-torch.arange(0, size, 2, device=places_BL.device) / size)
-    angles = places_BL[:, None, :, None] * rates
-    return angles.cos(), angles.sin()
+    angles = places_BL[:, :, None, None] * rates
+    return torch.polar(torch.ones_like(angles), angles)
 
 
-def turned(x_BHLC: Tensor, turns: Turns) -> Tensor:
-    """Channels c and c + size / 2 of each head, turned as a pair."""
-    cosine, sine = turns
-    one, other = x_BHLC.chunk(2, dim=-1)
-    return torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=-1)
+def turned(x_BLHC: Tensor, turns: Tensor) -> Tensor:
+    """Channels 2c and 2c + 1 of each head, turned as a pair."""
+    pairs = torch.view_as_complex(x_BLHC.view(*x_BLHC.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).flatten(-2)
+
+
+class _CausalFilter(torch.autograd.Function):
+    """low(x)_l = sum_k taps_k x_(l-k), a filter for each channel; 0 lies before the first place."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BLD: Tensor, taps_TD: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BLD, taps_TD)
+        low_BLD = x_BLD * taps_TD[0]
+        for back in range(1, min(len(taps_TD), x_BLD.shape[1])):
+            low_BLD[:, back:].addcmul_(x_BLD[:, :-back], taps_TD[back])
+        return low_BLD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x_BLD, taps_TD = ctx.saved_tensors
+        d_low = gradients[0]
+        d_x, d_taps = d_low * taps_TD[0], torch.zeros_like(taps_TD)
+        d_taps[0] = (d_low * x_BLD).sum((0, 1))
+        for back in range(1, min(len(taps_TD), x_BLD.shape[1])):
+            d_x[:, :-back].addcmul_(d_low[:, back:], taps_TD[back])
+            d_taps[back] = (d_low[:, back:] * x_BLD[:, :-back]).sum((0, 1))
+        return d_x, d_taps
 
 
 class Block(nn.Module):
@@ -106,7 +125,7 @@ class Block(nn.Module):
         if shape.gated:
             self.gate_mix, self.gate_feed = nn.Linear(D, D), nn.Linear(D, D)
 
-    def forward(self, x_BLD: Tensor, turns: Turns, dropout: torch.Generator | None) -> Tensor:
+    def forward(self, x_BLD: Tensor, turns: Tensor, dropout: torch.Generator | None) -> Tensor:
         """The sequence after this block, [B, L, D]."""
         shape = self.shape
         normed = self.norm_mix(x_BLD)
@@ -125,22 +144,18 @@ class Block(nn.Module):
         fed = drop(self.down(drop(inner, shape.dropout, dropout)), shape.dropout, dropout)
         return x_BLD + (torch.sigmoid(self.gate_feed(normed)) * fed if shape.gated else fed)
 
-    def _attend(self, x_BLD: Tensor, turns: Turns) -> Tensor:
+    def _attend(self, x_BLD: Tensor, turns: Tensor) -> Tensor:
         B, L, D = x_BLD.shape
-        by_head = self.query_key_value(x_BLD).view(B, L, 3, self.shape.heads, -1)
-        query, key, value = by_head.permute(2, 0, 3, 1, 4)
-        query, key = turned(query, turns), turned(key, turns)
-        found = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        by_head = self.query_key_value(x_BLD).view(B, L, 3 * self.shape.heads, -1)
+        both, value = by_head.split((2 * self.shape.heads, self.shape.heads), dim=2)
+        query, key = turned(both, turns).transpose(1, 2).chunk(2, dim=1)
+        found = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), is_causal=True)
         merged: Tensor = self.attended(found.transpose(1, 2).reshape(B, L, D))
         return merged
 
     def _filter(self, x_BLD: Tensor) -> Tensor:
-        taps_TD = torch.softmax(self.filter, dim=0)
-        low = x_BLD * taps_TD[0]
-        for back in range(1, min(self.shape.taps, x_BLD.shape[1])):
-            # What lies before the first purchase counts as the mean, 0 after the norm.
-            low = low + F.pad(x_BLD[:, :-back] * taps_TD[back], (0, 0, back, 0))
-        return low + self.high.square() * (x_BLD - low)
+        low: Tensor = _CausalFilter.apply(x_BLD, torch.softmax(self.filter, dim=0))  # type: ignore[no-untyped-call]
+        return torch.lerp(low, x_BLD, self.high.square())
 
 
 class TransformerNetwork(nn.Module):
