@@ -9,7 +9,6 @@ from nextbuy.models.personal_frequency import PersonalFrequency
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.transformer import Transformer, TransformerConfig, repeated_share
 from nextbuy.testing.contract import small_catalog
-from nextbuy.training.engine import TrainingConfig
 from tests.evaluation.table_model import cases_of
 
 V = 6
@@ -131,4 +130,3 @@ def test_every_knob_changes_what_is_learned(knob):
 def test_no_knob_is_left_out():
     turned = {name for knob in KNOBS for name in knob}
     assert turned | {"engine", "device"} == set(TransformerConfig.model_fields)
-    assert TransformerConfig().training != TrainingConfig()
