@@ -157,8 +157,9 @@ def render() -> None:
     parts = [
         "# Results\n",
         "Made by `python benchmarks/leaderboards.py FOLDER` on 2 cores of a server without a GPU, "
-        "every model with its defaults (`--preset best`, and `balanced`, which has no `lstm-rnn`, for "
-        "the products of the Complete Journey, the market and MovieLens), one seed. Half-widths of 95 % bootstrap "
+        "every model with its defaults (`--preset best`, and `balanced`, which has no `lstm-rnn`, "
+        "for the products of the Complete Journey, the market and MovieLens), one seed. "
+        "Half-widths of 95 % bootstrap "
         "intervals over users stand behind ±. Choices (learning rates, calibration, weights of the "
         "blend) were made on validation; the test cases were scored once. One thing was not "
         "blind: how the blend is built (weights apart for own and new items, the bar of a list "
