@@ -18,7 +18,7 @@ from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.splitting.cases import Cases
 
-_BLOCK: Final = 512
+_BLOCK: Final = 256
 
 
 class TifuKnnConfig(BaseModel):
@@ -65,10 +65,12 @@ class TifuKnn(ScoredModel):
         transposed = users.T.tocsr()
         norms = np.asarray(users.multiply(users).sum(axis=1)).ravel()
         share = np.float32((1.0 - self.config.own_share) / k)
-        for start in range(0, len(histories), _BLOCK):
-            block = mine[start : start + _BLOCK]
-            near = nearest(block, transposed, norms, k)
+
+        def add_neighbours(start: int) -> None:
+            near = nearest(mine[start : start + _BLOCK], transposed, norms, k)
             mixed[start : start + _BLOCK] += matrices.dense(near @ users) * share
+
+        matrices.in_threads(add_neighbours, range(0, len(histories), _BLOCK))
         mixed[histories.lengths == 0] = 0.0
         return mixed
 
@@ -84,13 +86,17 @@ def nearest(
 
     |u - n|^2 = |u|^2 - 2 u.n + |n|^2, and |u|^2 is the same for all n. Ties go to the lower n.
     """
-    distance = norms[None, :] - 2.0 * matrices.dense(block @ transposed)
+    distance = matrices.dense(block @ transposed)
+    distance *= -2.0
+    distance += norms
     num_users = distance.shape[1]
     if k < num_users:
-        kth = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
-        below, tied = distance < kth, distance == kth
-        room = k - np.count_nonzero(below, axis=1, keepdims=True)
-        chosen = below | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= room))
+        kth = np.partition(distance, k - 1, axis=1)[:, k - 1]
+        chosen = distance <= kth[:, None]
+        surplus = np.count_nonzero(chosen, axis=1) - k
+        for row in np.flatnonzero(surplus):
+            tied = np.flatnonzero(distance[row] == kth[row])
+            chosen[row, tied[-surplus[row] :]] = False
         columns = np.nonzero(chosen)[1]
     else:
         columns = np.tile(np.arange(num_users), distance.shape[0])

@@ -59,13 +59,16 @@ class UpCf(ScoredModel):
         mine = matrices.bought_items(histories, num_items)
         own = np.power(np.maximum(np.diff(mine.indptr), 1), -asymmetry).astype(np.float32)
         result = matrices.dense(recent_shares(histories, self.config.recency, num_items))
-        for start in range(0, len(histories), _BLOCK):
+
+        def add_neighbours(start: int) -> None:
             block = slice(start, min(start + _BLOCK, len(histories)))
             common = (mine[block] @ bought).tocsr()
             rows = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr))
             similarity = common.data * own[block][rows] * others[common.indices]
             common.data = np.power(similarity, self.config.locality).astype(np.float32)
             result[block] += matrices.dense(common @ recent)
+
+        matrices.in_threads(add_neighbours, range(0, len(histories), _BLOCK))
         return result
 
     def check(self, arrays: Arrays, num_items: int) -> bool:
