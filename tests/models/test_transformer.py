@@ -8,6 +8,7 @@ from nextbuy.errors import ConfigError
 from nextbuy.models.personal_frequency import PersonalFrequency
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.transformer import Transformer, TransformerConfig, repeated_share
+from nextbuy.progress import SilentProgress
 from nextbuy.testing.contract import small_catalog
 from tests.evaluation.table_model import cases_of
 
@@ -130,3 +131,43 @@ def test_every_knob_changes_what_is_learned(knob):
 def test_no_knob_is_left_out():
     turned = {name for knob in KNOBS for name in knob}
     assert turned | {"engine", "device"} == set(TransformerConfig.model_fields)
+
+
+class StoppedError(Exception):
+    """What a kill looks like from inside."""
+
+
+class KilledAfter(SilentProgress):
+    """Ends the run when so many batches have been trained."""
+
+    def __init__(self, batches):
+        self.left = batches
+
+    def advance(self, amount, facts):
+        if "targets" in facts:
+            self.left -= 1
+            if self.left == 0:
+                raise StoppedError
+
+
+@pytest.mark.parametrize("batches", [1, 6, 11])
+def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, batches):
+    """Dropout, moments of questions and own items are drawn from the step, not from a state."""
+    days = np.arange(12) * DAY
+    histories = habits(num_users=40)
+    dated = Histories.from_lists(
+        [histories.items[s : s + 12].tolist() for s in histories.offsets[:-1]],
+        times=[days.tolist()] * 40,
+    )
+    training = TRAINING | {"checkpoint_seconds": 0.0}
+
+    def run(folder, progress):
+        model = Transformer(TransformerConfig(training=training, taps=3, dropout=0.3))
+        options = FitOptions(epochs=3, run_folder=folder, progress=progress)
+        return model.fit(dated, NOTHING, small_catalog(V), options).weights()
+
+    whole = run(tmp_path / "whole", SilentProgress())
+    with pytest.raises(StoppedError):
+        run(tmp_path / "killed", KilledAfter(batches))
+    again = run(tmp_path / "killed", SilentProgress())
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
