@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
@@ -171,3 +172,31 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, batches):
         run(tmp_path / "killed", KilledAfter(batches))
     again = run(tmp_path / "killed", SilentProgress())
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_second_fit_decides_anew():
+    model = fit(circle(20), epochs=1)
+    model.fit(habits(20), NOTHING, small_catalog(V), FitOptions(epochs=1))
+    fresh = fit(habits(20), epochs=1)
+    assert model.config == fresh.config
+    assert model.config.repeats
+
+
+def test_own_items_cannot_be_known_in_shuffled_histories():
+    with pytest.raises(ConfigError, match="takes that away"):
+        fit(habits(9), epochs=1, training=TRAINING | {"shuffle": "histories"})
+
+
+def test_two_cores_give_the_same_bytes_twice():
+    """Gradients of rows that many share are added up in one order, whatever the threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        rng = np.random.default_rng(0)
+        rows = [(1 + rng.integers(0, 5, 300)).tolist() for _ in range(40)]
+        log = Histories.from_lists(rows)
+        training = TRAINING | {"tokens": 12_000, "longest_window": 300, "sample_size": 4}
+        one, again = (fit(log, epochs=2, training=training).weights() for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(one[name], again[name]) for name in one)

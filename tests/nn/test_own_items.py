@@ -170,3 +170,14 @@ def test_the_first_weights_rank_by_decayed_frequency():
     total = sum(counts.values())
     for item, share in zip(own.items.tolist(), shares.tolist(), strict=True):
         assert share == pytest.approx(counts[item] / total, rel=1e-4)
+
+
+def test_a_very_long_history_is_seen_up_to_ten_thousand_purchases():
+    histories = Histories.from_lists([[1] + [2] * 10_000])
+    found = own_items(
+        histories, purchase_facts(histories), starts=np.array([0]), ends=np.array([10_001]),
+        baskets=np.array([10_001]), moments=None,
+    )  # fmt: skip
+    assert found.items.tolist() == [2]
+    assert found.features[0, FEATURES.index("log count")] == pytest.approx(math.log(10_000))
+    assert found.summaries[0, 0] == pytest.approx(math.log1p(10_001))

@@ -115,6 +115,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
     assert drop(ones, 0.25, None) is ones
     assert drop(ones, 0.0, torch.Generator()) is ones
+    assert torch.isfinite(drop(ones, 0.9999, torch.Generator().manual_seed(0))).all()
 
 
 def test_a_uniform_guess_costs_log_v():

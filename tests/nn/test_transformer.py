@@ -33,13 +33,12 @@ def network_of(shape, seed=0):
     return network
 
 
-def sequences(items, marks=None, gaps=None, *, states=None, lengths=None):
+def sequences(items, marks=None, gaps=None, *, states=None):
     items = torch.tensor(items)
     everything = torch.arange(items.numel()) if states is None else torch.tensor(states)
     return Sequences(
         items=items,
         marks=torch.ones_like(items) if marks is None else torch.tensor(marks),
-        lengths=torch.tensor(lengths or [items.shape[1]] * len(items)),
         states=everything,
         gaps=None if gaps is None else torch.tensor(gaps),
         waits=None if gaps is None else torch.full(everything.shape, 3),
@@ -63,9 +62,7 @@ def test_what_pads_a_row_changes_nothing():
     network = network_of(SHAPE)
     gaps = [[0, 1, 2, 1, 1]]
     alone = network.states(sequences([[0, 1, 2]], gaps=[gaps[0][:3]]))
-    padded = network.states(
-        sequences([[0, 1, 2, 0, 0]], [[1, 1, 1, 0, 0]], gaps, states=[0, 1, 2], lengths=[3])
-    )
+    padded = network.states(sequences([[0, 1, 2, 0, 0]], [[1, 1, 1, 0, 0]], gaps, states=[0, 1, 2]))
     torch.testing.assert_close(padded, alone)
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from nextbuy import Predictor, PredictorConfig
 from nextbuy.errors import ConfigError
+from nextbuy.models.recency_popularity import decayed_counts
 from tests.shop import shop_log
 
-MODELS = ("popularity", "personal-frequency", "tifu-knn", "lstm-rnn")
+MODELS = ("popularity", "recency-popularity", "personal-frequency", "tifu-knn", "lstm-rnn")
 TINY = {"lstm-rnn": {"embedding_size": 4, "lstm_size": 8, "rnn_size": 8}}
 
 
@@ -109,3 +110,14 @@ def test_where_only_an_order_is_known_nothing_is_learnt_twice(log):
     found = Predictor.fit(log, config=config)
     assert found.split.before_test is None
     assert "fitted again" not in found.facts["protocol"]["description"]
+
+
+def test_the_half_life_that_validation_chose_is_kept(scored):
+    with_them, without = scored
+    lives = [p.models["recency-popularity"].config.half_life_days for p in (with_them, without)]
+    assert lives[0] == lives[1] is not None
+    split = with_them.split
+    expected = decayed_counts(split.before_test, lives[0], len(split.catalog))
+    found = with_them.models["recency-popularity"]
+    rows = found.scores(found._arrays, split.test.histories.take(np.array([0])), len(split.catalog))
+    np.testing.assert_array_equal(rows[0], expected)

@@ -49,17 +49,14 @@ def train(
     """
     from nextbuy.predictor import Predictor, PredictorConfig
 
-    network = _network_options(engine, device, learning_rate, tokens, dropout)
+    networks = _network_options(engine, device, learning_rate, tokens, dropout)
     named = models and [name.strip() for name in models.split(",") if name.strip()]
     config = PredictorConfig.of(
         preset=preset, models=named,
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
         time_limit=time_limit, rules=options.read_rules(rules),
         refit=refit, refit_full=refit_full,
-        options={
-            "lstm-rnn": network,
-            "transformer": {name: value for name, value in network.items() if name != "engine"},
-        },
+        options=networks,
     )  # fmt: skip
     with ProgressBar() as progress:
         predictor = Predictor.fit(
@@ -80,7 +77,7 @@ def train(
 def _network_options(
     engine: str, device: str, learning_rate: float | None, tokens: int | None, dropout: float | None
 ) -> dict[str, Any]:
-    """What was said about networks; the rest keeps its defaults."""
+    """What was said about each network; the rest keeps its defaults."""
     training = {"learning_rate": learning_rate, "tokens": tokens}
     network = {
         "engine": engine,
@@ -88,7 +85,9 @@ def _network_options(
         "dropout": dropout,
         "training": {name: value for name, value in training.items() if value is not None},
     }
-    return {name: value for name, value in network.items() if value is not None}
+    told = {name: value for name, value in network.items() if value is not None}
+    of_torch = {name: value for name, value in told.items() if name != "engine"}
+    return {"lstm-rnn": told, "transformer": of_torch}
 
 
 def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:

@@ -32,9 +32,14 @@ class LstmRnn(NeuralModel[LstmRnnConfig, LstmRnnShape]):
     config_class = LstmRnnConfig
     shape_class = LstmRnnShape
 
-    def decided(self, train: Histories, catalog: Catalog) -> LstmRnnConfig:
+    def decided(
+        self,
+        config: LstmRnnConfig,
+        train: Histories,
+        catalog: Catalog,
+    ) -> LstmRnnConfig:
         """Nothing but training is left to the data; see `TrainingConfig.decided`."""
-        return self.config
+        return config
 
     def shape_of(self, config: LstmRnnConfig, train: Histories, catalog: Catalog) -> LstmRnnShape:
         """See `NeuralModel.shape_of`."""

@@ -35,6 +35,7 @@ from nextbuy.training.torch_engine import network_of, own_tensors
 logger = logging.getLogger(__name__)
 
 _SCORING_TOKENS: Final = 16_384
+_MOST_CASES: Final = 1_024
 
 
 class NeuralConfig(BaseModel):
@@ -64,12 +65,13 @@ class NeuralModel(ABC, Generic[C, S]):
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config or self.config_class()  # type: ignore[assignment]
+        self._asked = self.config  # what the first fit decided must not bind the second
         self.result: TrainingResult | None = None
         self._network: Network | None = None
         self._shape: S | None = None
 
     @abstractmethod
-    def decided(self, train: Histories, catalog: Catalog) -> C:
+    def decided(self, config: C, train: Histories, catalog: Catalog) -> C:
         """The config, with what it leaves to the data decided."""
 
     @abstractmethod
@@ -91,13 +93,13 @@ class NeuralModel(ABC, Generic[C, S]):
         self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
     ) -> Self:
         """Train; keep the weights of the epoch with the best validation loss. See `Model.fit`."""
-        config = self.decided(train, catalog)
+        config = self.decided(self._asked, train, catalog)
         training = config.training.decided(len(catalog))
         if options.epochs is not None:
             training = training.model_copy(update={"epochs": options.epochs})
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)
         config = config.model_copy(update={"training": training})
-        self.config = config  # for a second fit
+        self.config = config
         shape = self.shape_of(config, train, catalog)
         counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
@@ -224,6 +226,7 @@ def _identity(config: NeuralConfig, shape: Shape, train: Histories, seed: int) -
         "nextbuy": __version__,
         library: importlib.metadata.version(library),
         "engine": config.engine,
+        "device": config.device,
         **{f"training.{key}": value for key, value in chosen.items()},
         **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
         "seed": seed,
@@ -251,7 +254,7 @@ def _score(
         canonical = np.lexsort((items, histories.baskets, histories.owners))
         items = items[canonical]
     moments = _moments(histories, as_of)
-    own = _own_items(histories, moments)
+    own = _own_items(histories, moments) if network.has_repeats else None
     lengths = np.minimum(histories.lengths, longest - 1)
     result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
     for length in np.unique(lengths):
@@ -260,7 +263,7 @@ def _score(
         for start in range(0, len(members), rows_in_batch):
             rows = members[start : start + rows_in_batch]
             asked = _sequences(histories, items, moments, rows, int(length))
-            result[rows, 1:] = _after_last(network, asked, own.take(rows))
+            result[rows, 1:] = _after_last(network, asked, None if own is None else own.take(rows))
     return result
 
 
@@ -321,7 +324,6 @@ def _sequences(
     return Sequences(
         items=torch.from_numpy(inputs.astype(np.int64)),
         marks=torch.from_numpy(opens.astype(np.int64)),
-        lengths=torch.full((len(rows),), length + 1),
         states=torch.from_numpy(ends),
         gaps=None if gaps is None else torch.from_numpy(gaps),
         waits=None if waits is None else torch.from_numpy(waits),
@@ -329,12 +331,12 @@ def _sequences(
 
 
 @torch.no_grad()
-def _after_last(network: Network, asked: Sequences, own: OwnItems) -> Float32:
+def _after_last(network: Network, asked: Sequences, own: OwnItems | None) -> Float32:
     states_MR = network.states(asked, None)
     weight_VR, bias_V = network.output()
     scores_MV = torch.log_softmax(torch.addmm(bias_V, states_MR, weight_VR.t()), dim=-1)
-    repeats = network.repeats(states_MR, own_tensors(own))
-    if repeats is not None:
+    repeats = None if own is None else network.repeats(states_MR, own_tensors(own))
+    if own is not None and repeats is not None:
         scores_MV += repeats.log_rest[:, None]
         pairs = torch.from_numpy(own.owners), torch.from_numpy(own.items.astype(np.int64) - 1)
         scores_MV[pairs] = torch.logaddexp(scores_MV[pairs], repeats.log_own)
@@ -348,7 +350,7 @@ def _validation_loss(network: Network, cases: Cases, longest: int, num_items: in
     known = cases.target_items != UNKNOWN
     owners, targets = owners[known], cases.target_items[known]
     total = 0.0
-    chunk = max(1, 2**24 // (num_items + 1))
+    chunk = max(1, min(2**24 // (num_items + 1), _MOST_CASES))
     for start in range(0, len(cases), chunk):
         part = cases.take(np.arange(start, min(start + chunk, len(cases))))
         scores = _score(network, part.histories, part.as_of, longest, num_items)

@@ -46,11 +46,11 @@ class RecencyPopularity(ScoredModel):
         num_items = len(catalog)
         if train.time_kind != "dates":
             return {"scores": decayed_counts(train, None, num_items)}
-        half_lives = (
-            _HALF_LIVES if self.config.half_life_days is None else (self.config.half_life_days,)
-        )
+        asked = self._asked.half_life_days
+        half_lives = _HALF_LIVES if asked is None else (asked,)
         counted = {h: decayed_counts(train, h, num_items) for h in half_lives}
         chosen = max(counted, key=lambda h: _log_likelihood(counted[h], validation))
+        self.config = self._asked.model_copy(update={"half_life_days": chosen})
         logger.info("Purchases count half after %g days.", chosen)
         return {"scores": counted[chosen]}
 

@@ -55,6 +55,7 @@ class ScoredModel(ABC):
 
     def __init__(self, config: BaseModel | None = None) -> None:
         self.config: Any = config or self.config_class()
+        self._asked: Any = self.config  # what the first fit chose must not bind the second
         self.calibration = Calibration()
         self._arrays: Arrays | None = None
         self._log_popularity: Float32 | None = None
@@ -63,7 +64,11 @@ class ScoredModel(ABC):
     def learn(
         self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
     ) -> Arrays:
-        """What scoring needs, as arrays; may replace `self.config` by what validation chose."""
+        """What scoring needs, as arrays.
+
+        What validation chooses goes into `self.config`, from what was asked, `self._asked`: a
+        refit takes it from there.
+        """
 
     @abstractmethod
     def scores(self, arrays: Arrays, histories: Histories, num_items: int) -> Float32:

@@ -22,7 +22,9 @@ def in_threads(work: Callable[[int], None], starts: Iterable[int]) -> None:
 
     Blocks must write to places of their own. The first error is raised.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    cores = os.cpu_count() if affinity is None else len(affinity(0))
+    with ThreadPoolExecutor(max_workers=cores) as pool:
         for _ in pool.map(work, starts):
             pass
 

@@ -19,6 +19,8 @@ from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.splitting.cases import Cases
 
 _BLOCK: Final = 256
+_MOST_CELLS: Final = 2**24
+"""Distances that a core holds at once."""
 
 
 class TifuKnnConfig(BaseModel):
@@ -66,11 +68,13 @@ class TifuKnn(ScoredModel):
         norms = np.asarray(users.multiply(users).sum(axis=1)).ravel()
         share = np.float32((1.0 - self.config.own_share) / k)
 
-        def add_neighbours(start: int) -> None:
-            near = nearest(mine[start : start + _BLOCK], transposed, norms, k)
-            mixed[start : start + _BLOCK] += matrices.dense(near @ users) * share
+        step = max(1, min(_BLOCK, _MOST_CELLS // users.shape[0]))
 
-        matrices.in_threads(add_neighbours, range(0, len(histories), _BLOCK))
+        def add_neighbours(start: int) -> None:
+            near = nearest(mine[start : start + step], transposed, norms, k)
+            mixed[start : start + step] += matrices.dense(near @ users) * share
+
+        matrices.in_threads(add_neighbours, range(0, len(histories), step))
         mixed[histories.lengths == 0] = 0.0
         return mixed
 

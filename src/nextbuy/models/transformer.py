@@ -1,5 +1,6 @@
 """The flagship: a causal transformer with a repeat head. Sizes and regularisation fit the data."""
 
+import logging
 from typing import ClassVar, Final, Literal
 
 import numpy as np
@@ -8,10 +9,13 @@ from pydantic import Field
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
+from nextbuy.errors import ConfigError
 from nextbuy.models.neural import NeuralConfig, NeuralModel, has_baskets
 from nextbuy.nn.network import Weights
 from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes
 from nextbuy.training.engine import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 _SIZES: Final = {"small": (64, 2, 1), "medium": (128, 2, 2), "large": (256, 4, 4)}
 """Width, blocks and heads."""
@@ -54,9 +58,10 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
     config_class = TransformerConfig
     shape_class = TransformerShape
 
-    def decided(self, train: Histories, catalog: Catalog) -> TransformerConfig:
+    def decided(
+        self, config: TransformerConfig, train: Histories, catalog: Catalog
+    ) -> TransformerConfig:
         """By the length of histories, the share of repeats and the size of the catalog."""
-        config = self.config
         lengths = train.lengths[train.lengths > 0]
         is_short = float(lengths.mean()) < _SHORT if len(lengths) else True
         decided: dict[str, object] = {
@@ -71,10 +76,23 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
             training |= {"sample_size": 0}
         told = config.training.model_dump(include=config.training.model_fields_set)
         if left.get("repeats", config.repeats):
+            if told.get("shuffle") == "histories":
+                raise ConfigError(
+                    "A repeat head knows what lies before each purchase, and shuffle='histories' "
+                    "takes that away. Leave shuffle to 'auto', or say repeats=False."
+                )
             training |= _OF_REPEATS
-            told |= {"shuffle": "baskets"}  # own items are those before the purchase
-        left["training"] = TrainingConfig(**training | told)
-        return config.model_copy(update=left)
+            told |= {"shuffle": "baskets"}
+        chosen = TrainingConfig(**training | told)
+        found = config.model_copy(update=left | {"training": chosen})
+        logger.info(
+            "Histories are %s: dropout %.1f, %s, %d epochs; %s; %s.",
+            "short" if is_short else "long", found.dropout,
+            "gates" if found.gated else f"a filter of {found.taps} taps", chosen.epochs,
+            "a repeat head" if found.repeats else "no repeat head",
+            "the whole catalog is scored" if chosen.sample_size == 0 else "a sample is scored",
+        )  # fmt: skip
+        return found
 
     def shape_of(
         self, config: TransformerConfig, train: Histories, catalog: Catalog

@@ -14,7 +14,7 @@ def drop(x: Tensor, probability: float, generator: torch.Generator | None) -> Te
     A mask needs one byte of randomness an element, an eighth of a drawn number; probabilities are
     therefore rounded to 1/256.
     """
-    dropped = round(probability * _STEPS)
+    dropped = min(round(probability * _STEPS), _STEPS - 1)
     if generator is None or dropped == 0:
         return x
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)

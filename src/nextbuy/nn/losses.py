@@ -143,7 +143,7 @@ def sampled_softmax_loss(
     places_V[samples_S] = torch.arange(len(samples_S), device=samples_S.device)
     # One gather for samples and targets: its backward adds up rows that are in both.
     rows = torch.cat([samples_S, targets_N])
-    weight_KR, bias_K = weight_VR[rows], bias_V[rows]
+    weight_KR, bias_K = weight_VR.index_select(0, rows), bias_V.index_select(0, rows)
     loss: Tensor = _SampledSoftmax.apply(
         hidden_MR, weight_KR, bias_K, owners_N, places_V[targets_N], log_weights_S, log_own_N,
         log_rest_N,

@@ -4,7 +4,7 @@ Legend: B sequences, L positions, M states that are asked, R hidden size, V item
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -24,7 +24,6 @@ class Sequences:
     Attributes:
         items: Index of the purchase before each position, [B, L]; 0 where there is none.
         marks: 1 where the position opens a new basket, [B, L].
-        lengths: Positions of each row that count, [B]; the rest is padding.
         states: Places in the flattened grid [B * L] of the states that are asked, [M].
         gaps: Bucket of the time between the two purchases before each position, [B, L]; None
             where time is only an order.
@@ -34,20 +33,19 @@ class Sequences:
 
     items: Tensor
     marks: Tensor
-    lengths: Tensor
     states: Tensor
     gaps: Tensor | None = None
     waits: Tensor | None = None
     own: OwnTensors | None = None
 
-    def to(self, device: torch.device) -> "Sequences":
-        """The same on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: t.to(device) for k, t in moved.items() if t is not None})
-
 
 class Network(Protocol):
     """Turns sequences into states, and states into scores by one row of weights an item."""
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether there is a repeat head, which needs own items."""
+        ...
 
     def states(self, asked: Sequences, dropout: torch.Generator | None) -> Tensor:
         """Hidden states that are asked, [M, R]; without a generator there is no dropout."""

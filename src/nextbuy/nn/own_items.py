@@ -42,6 +42,7 @@ FIRST_WEIGHTS: Final = tuple(float(decay == 0.95) for decay in DECAYS) + (0.0,) 
 
 _DAY: Final = 86_400e6
 _LOWEST: Final = -12.0
+_MOST_SEEN: Final = 10_000
 _NOWHERE: Final = np.iinfo(np.int64).max
 
 
@@ -156,7 +157,7 @@ def own_items(
     baskets: Int64,
     moments: Int64 | None,
 ) -> OwnItems:
-    """The own items of questions.
+    """The own items of questions, among the newest 10,000 purchases of each.
 
     Args:
         histories: Of all users.
@@ -167,8 +168,9 @@ def own_items(
         moments: When each is asked, UTC microseconds, [M]; None where time is only an order.
     """
     lengths = ends - starts
-    rows = jagged_rows(starts, lengths)
-    owners = np.repeat(np.arange(len(starts), dtype=np.int64), lengths)
+    seen = np.minimum(lengths, _MOST_SEEN)
+    rows = jagged_rows(ends - seen, seen)
+    owners = np.repeat(np.arange(len(starts), dtype=np.int64), seen)
     newest = facts.next_rows[rows] >= ends[owners]
     rows, owners = rows[newest], owners[newest]
     ago = np.maximum(baskets[owners] - histories.baskets[rows], 1).astype(np.float32)

@@ -144,7 +144,16 @@ class LstmRnnNetwork(nn.Module):
 
     def states(self, asked: Sequences, dropout: torch.Generator | None = None) -> Tensor:
         """Hidden states that are asked, [M, R]; see `Network.states`."""
-        return self.hidden(asked.items, asked.marks, dropout).flatten(0, 1)[asked.states]
+        return (
+            self.hidden(asked.items, asked.marks, dropout)
+            .flatten(0, 1)
+            .index_select(0, asked.states)
+        )
+
+    @property
+    def has_repeats(self) -> bool:
+        """Never."""
+        return False
 
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
         """There is no repeat head."""

@@ -63,9 +63,11 @@ class Repeats:
     def of_targets(self, pairs_N: Tensor, owners_N: Tensor) -> tuple[Tensor, Tensor]:
         """Both for targets that are a pair (-1 if the target is new) of a state; [N]."""
         if len(self.log_own) == 0:
-            return self.log_rest.new_full(pairs_N.shape, -torch.inf), self.log_rest[owners_N]
-        own = torch.where(pairs_N >= 0, self.log_own[pairs_N.clamp_min(0)], -torch.inf)
-        return own, self.log_rest[owners_N]
+            own = self.log_rest.new_full(pairs_N.shape, -torch.inf)
+        else:
+            found = self.log_own.index_select(0, pairs_N.clamp_min(0))
+            own = torch.where(pairs_N >= 0, found, -torch.inf)
+        return own, self.log_rest.index_select(0, owners_N)
 
 
 class RepeatHead(nn.Module):
@@ -89,12 +91,14 @@ class RepeatHead(nn.Module):
         owners = own.owners
         by_features = self.linear(own.features) + self.outer(F.silu(self.inner(own.features)))
         wanted_MD = self.context(states_MD) * (self.context_scale / math.sqrt(states_MD.shape[1]))
-        fits = (wanted_MD[owners] * embedding_VD[own.items]).sum(1)
+        # index_select: the backward pass of indexing adds up in any order on several cores.
+        wanted_PD = wanted_MD.index_select(0, owners)
+        fits = (wanted_PD * embedding_VD.index_select(0, own.items)).sum(1)
         scores = by_features[:, 0] + self.propensity(own.items)[:, 0] + fits
         top = scores.new_full((len(states_MD),), -torch.inf).scatter_reduce(
             0, owners, scores.detach(), "amax"
         )
-        above = scores - top[owners]
+        above = scores - top.index_select(0, owners)
         total = above.new_zeros(len(states_MD)).index_add(0, owners, above.exp())
         gate_in = torch.cat([own.summaries, states_MD], dim=1)
         bent = self.gate_outer(F.silu(self.gate_inner(gate_in)))
@@ -102,7 +106,7 @@ class RepeatHead(nn.Module):
         log_r, log_rest = F.logsigmoid(gate_M), F.logsigmoid(-gate_M)
         has_own = torch.isfinite(top)
         return Repeats(
-            log_own=log_r[owners] + above - total[owners].log(),
+            log_own=log_r.index_select(0, owners) + above - total.log().index_select(0, owners),
             log_rest=torch.where(has_own, log_rest, 0.0),
         )
 

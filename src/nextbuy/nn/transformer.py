@@ -196,11 +196,16 @@ class TransformerNetwork(nn.Module):
         turns = turns_of(baskets_BL, self.shape.width // self.shape.heads)
         for block in self.blocks:
             x_BLD = block(x_BLD, turns, dropout)
-        x_MD = x_BLD.flatten(0, 1)[asked.states]
+        x_MD = x_BLD.flatten(0, 1).index_select(0, asked.states)
         if self.wait is not None and asked.waits is not None:
             x_MD = x_MD + self.wait(asked.waits)
         found: Tensor = self.norm_last(x_MD)
         return found
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether there is a repeat head."""
+        return self.repeat_head is not None
 
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
         """What of the own items is bought again; None without a repeat head."""

@@ -192,7 +192,7 @@ class Predictor:
         told = self.config.rules if rules is None else rules
         followed = None if told is None else told.for_catalog(self.catalog)
         frames = []
-        chunk = max(1, 2**24 // (len(self.catalog) + 1))
+        chunk = max(1, min(2**24 // (len(self.catalog) + 1), 1_024))
         for start in range(0, len(histories), chunk):
             rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
             moments = None if as_of is None else as_of[start : start + chunk]

@@ -49,12 +49,6 @@ class Batch:
     own: OwnItems | None = None
 
     @property
-    def lengths(self) -> Int64:
-        """Positions of each row that have a target, [B]."""
-        found: Int64 = np.count_nonzero(self.targets, axis=1).astype(np.int64)
-        return found
-
-    @property
     def num_targets(self) -> int:
         """Positions that have a target."""
         return int(np.count_nonzero(self.targets))

@@ -94,7 +94,7 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> Weights:
-        """A copy of the weights, under the names of `nextbuy.nn.recurrent.weight_shapes`."""
+        """A copy of the weights, under the names that the network gives them."""
         ...
 
     def optimizer_state(self) -> Arrays:

@@ -112,7 +112,6 @@ class TorchEngine:
         return Sequences(
             items=self._moved(batch.inputs),
             marks=self._moved(batch.marks),
-            lengths=self._moved(batch.lengths),
             states=self._moved(asked.states),
             gaps=None if batch.gaps is None else self._moved(batch.gaps),
             waits=None if waits is None else self._moved(waits),
