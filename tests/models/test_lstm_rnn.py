@@ -204,6 +204,7 @@ KNOBS = [
     {"lstm_size": 17},
     {"rnn_size": 17},
     {"dropout": 0.5},
+    {"temperature": 2.0},
     {"training": {"epochs": 2}},
     {"training": {"learning_rate": 1e-3}},
     {"training": {"tokens": 64}},

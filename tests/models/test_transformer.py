@@ -72,7 +72,7 @@ def test_habits_are_learnt_and_what_is_never_bought_twice():
 
 def test_what_the_data_decide_can_be_told_instead():
     short, long = circle(20), Histories.from_lists([[1, 2, 3] * 12] * 5)
-    assert fit(short, epochs=1).config.model_dump(exclude={"training"}) == {
+    assert fit(short, epochs=1).config.model_dump(exclude={"training", "temperature"}) == {
         "engine": "torch", "device": "cpu", "size": "small", "dropout": 0.5, "taps": 5,
         "gated": False, "repeats": False,
     }  # fmt: skip
@@ -119,6 +119,7 @@ KNOBS = [
     {"taps": 1},
     {"gated": True},
     {"repeats": True},
+    {"temperature": 2.0},
     {"training": TRAINING | {"sample_size": 3}},
 ]
 
@@ -200,3 +201,30 @@ def test_two_cores_give_the_same_bytes_twice():
     finally:
         torch.set_num_threads(before)
     assert all(np.array_equal(one[name], again[name]) for name in one)
+
+
+def test_validation_chooses_the_temperature_and_a_refit_keeps_it():
+    """What was learnt by heart is said too loudly; half of what validation sees is chance."""
+    rng = np.random.default_rng(0)
+    histories = circle(60)
+    answers = [[int(rng.integers(1, V + 1))] for _ in range(60)]
+    training = TRAINING | {"patience": 9}
+    loud, chosen = (
+        Transformer(TransformerConfig(training=training, repeats=False, temperature=t)).fit(
+            histories, cases_of(histories, answers, as_of=None), small_catalog(V),
+            FitOptions(epochs=6),
+        )
+        for t in (1.0, None)
+    )  # fmt: skip
+    assert chosen.config.temperature == 2.0
+    cases = cases_of(histories, answers, as_of=None)
+    rows, targets = np.arange(60), np.array(answers)[:, 0]
+    losses = [
+        -m.log_probabilities(cases.histories, None)[rows, targets].mean() for m in (loud, chosen)
+    ]
+    assert losses[1] < losses[0]
+    assert chosen.result.best_loss == pytest.approx(losses[1], rel=1e-5)
+    again = Transformer(chosen.config).fit(
+        histories, NOTHING, small_catalog(V), FitOptions(epochs=1)
+    )
+    assert again.config.temperature == 2.0

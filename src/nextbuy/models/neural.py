@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 _SCORING_TOKENS: Final = 16_384
 _MOST_CASES: Final = 1_024
+_MOST_CELLS: Final = 5 * 10**7
+_FEWEST_CASES: Final = 1_000
+"""Validation after an epoch asks about so many cells of cases times items, but some cases."""
 
 
 class NeuralConfig(BaseModel):
@@ -45,6 +48,9 @@ class NeuralConfig(BaseModel):
 
     engine: EngineName = "torch"
     device: str = Field(default="cpu", description="cpu, cuda or cuda:N; torch only")
+    temperature: float | None = Field(
+        default=None, gt=0, description="of the softmax over the catalog; validation chooses"
+    )
     training: TrainingConfig = TrainingConfig()
 
 
@@ -62,6 +68,8 @@ class NeuralModel(ABC, Generic[C, S]):
     name: ClassVar[str]
     config_class: ClassVar[type[NeuralConfig]]
     shape_class: ClassVar[type[BaseModel]]
+    temperatures: ClassVar[tuple[float, ...]] = (1.0,)
+    """What validation chooses from, in each epoch."""
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config or self.config_class()  # type: ignore[assignment]
@@ -118,10 +126,11 @@ class NeuralModel(ABC, Generic[C, S]):
         network = network_of(shape)
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
+        asked = validation.thinned(max(_FEWEST_CASES, _MOST_CELLS // len(catalog)))
 
         def validate(weights: Weights) -> float:
             network.load_weights(weights)
-            return _validation_loss(network, validation, training.longest_window, len(catalog))
+            return self._validated(network, asked, len(catalog))[0]
 
         def run(folder: Path | None) -> TrainingResult:
             return _train(
@@ -138,14 +147,35 @@ class NeuralModel(ABC, Generic[C, S]):
             with run_lock(options.run_folder):
                 self.result = run(options.run_folder)
         network.load_weights(self.result.weights)
+        if can_validate and config.temperature is None:
+            _, chosen = self._validated(network, asked, len(catalog))
+            self.config = config.model_copy(update={"temperature": chosen})
         self._network, self._shape = network, shape
         return self
+
+    def _validated(self, network: Network, cases: Cases, num_items: int) -> tuple[float, float]:
+        """The lowest loss on validation cases, and the temperature that it has."""
+        told, longest = self.config.temperature, self.config.training.longest_window
+        temperatures = self.temperatures if told is None else (told,)
+        few = cases.thinned(_FEWEST_CASES)
+        losses = [
+            (_validation_loss(network, few, longest, num_items, t), t)
+            for t in (temperatures if len(temperatures) > 1 else ())
+        ]
+        chosen = min(losses)[1] if losses else temperatures[0]
+        return _validation_loss(network, cases, longest, num_items, chosen), chosen
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """Log P(next item) after each history; see `Model.log_probabilities`."""
         network, shape = self._fitted()
-        longest = self.config.training.longest_window
-        return _score(network, histories, as_of, longest, shape.num_items)
+        return _score(
+            network,
+            histories,
+            as_of,
+            longest=self.config.training.longest_window,
+            num_items=shape.num_items,
+            temperature=self.config.temperature or 1.0,
+        )
 
     def weights(self) -> Weights:
         """The weights, by name."""
@@ -243,7 +273,13 @@ def _digest(histories: Histories, *, with_times: bool) -> str:
 
 
 def _score(
-    network: Network, histories: Histories, as_of: Int64 | None, longest: int, num_items: int
+    network: Network,
+    histories: Histories,
+    as_of: Int64 | None,
+    *,
+    longest: int,
+    num_items: int,
+    temperature: float,
 ) -> Float32:
     """Log-probabilities after each history, [U, V + 1], in batches of equal length.
 
@@ -263,7 +299,9 @@ def _score(
         for start in range(0, len(members), rows_in_batch):
             rows = members[start : start + rows_in_batch]
             asked = _sequences(histories, items, moments, rows, int(length))
-            result[rows, 1:] = _after_last(network, asked, None if own is None else own.take(rows))
+            result[rows, 1:] = _after_last(
+                network, asked, None if own is None else own.take(rows), temperature
+            )
     return result
 
 
@@ -331,10 +369,13 @@ def _sequences(
 
 
 @torch.no_grad()
-def _after_last(network: Network, asked: Sequences, own: OwnItems | None) -> Float32:
+def _after_last(
+    network: Network, asked: Sequences, own: OwnItems | None, temperature: float
+) -> Float32:
     states_MR = network.states(asked, None)
     weight_VR, bias_V = network.output()
-    scores_MV = torch.log_softmax(torch.addmm(bias_V, states_MR, weight_VR.t()), dim=-1)
+    logits_MV = torch.addmm(bias_V, states_MR, weight_VR.t())
+    scores_MV = torch.log_softmax(logits_MV.div_(temperature), dim=-1)
     repeats = None if own is None else network.repeats(states_MR, own_tensors(own))
     if own is not None and repeats is not None:
         scores_MV += repeats.log_rest[:, None]
@@ -344,7 +385,9 @@ def _after_last(network: Network, asked: Sequences, own: OwnItems | None) -> Flo
     return scores
 
 
-def _validation_loss(network: Network, cases: Cases, longest: int, num_items: int) -> float:
+def _validation_loss(
+    network: Network, cases: Cases, longest: int, num_items: int, temperature: float
+) -> float:
     """Mean of -log p over the known targets, in nats; `nan` without any."""
     owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
     known = cases.target_items != UNKNOWN
@@ -353,7 +396,10 @@ def _validation_loss(network: Network, cases: Cases, longest: int, num_items: in
     chunk = max(1, min(2**24 // (num_items + 1), _MOST_CASES))
     for start in range(0, len(cases), chunk):
         part = cases.take(np.arange(start, min(start + chunk, len(cases))))
-        scores = _score(network, part.histories, part.as_of, longest, num_items)
+        scores = _score(
+            network, part.histories, part.as_of,
+            longest=longest, num_items=num_items, temperature=temperature,
+        )  # fmt: skip
         mine = (owners >= start) & (owners < start + len(part))
         total -= float(scores[owners[mine] - start, targets[mine]].sum(dtype=np.float64))
     return total / len(targets) if len(targets) else float("nan")

@@ -24,7 +24,7 @@ _SHORT: Final = 20.0
 """Histories of a lower mean length are short: they are learnt by heart without much dropout."""
 
 _ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
-_OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50}
+_OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50, "patience": 5}
 _OF_LONG: Final = {"epochs": 10, "tokens": 2048, "longest_window": 200}
 _OF_REPEATS: Final = {"epochs": 4}
 """Habits are mostly counted, not learnt: more passes are hardly worth their time."""
@@ -57,6 +57,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
     name: ClassVar[str] = "transformer"
     config_class = TransformerConfig
     shape_class = TransformerShape
+    temperatures = (1.0, 1.25, 1.5, 2.0)
 
     def decided(
         self, config: TransformerConfig, train: Histories, catalog: Catalog
