@@ -171,7 +171,7 @@ def render() -> None:
         "Seconds are upper bounds: other work shared the cores now and then. Two things are older "
         "than the rest: the products of the Complete Journey were measured before there was a "
         "transformer and before models were fitted again up to the test, and "
-        "`recency-popularity` on its categories and on Online Retail II was fitted again with a "
+        "`recency-popularity` on its categories was fitted again with a "
         "half-life of one day, not the one that validation had chosen.\n",
     ]
     measured = {
