@@ -11,9 +11,10 @@ from pydantic import Field
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
-from nextbuy.models.neural import NeuralConfig, NeuralModel, has_baskets
+from nextbuy.models.neural import NeuralConfig, NeuralModel
 from nextbuy.nn.network import Weights
 from nextbuy.nn.recurrent import LstmRnnShape, initial_weights, weight_shapes
+from nextbuy.training.batches import has_baskets
 
 
 class LstmRnnConfig(NeuralConfig):

@@ -10,9 +10,10 @@ from pydantic import Field
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
-from nextbuy.models.neural import NeuralConfig, NeuralModel, has_baskets
+from nextbuy.models.neural import NeuralConfig, NeuralModel
 from nextbuy.nn.network import Weights
 from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes
+from nextbuy.training.batches import has_baskets
 from nextbuy.training.engine import TrainingConfig
 
 logger = logging.getLogger(__name__)

@@ -128,6 +128,14 @@ def cut_into_windows(histories: Histories, longest: int) -> Windows:
     )
 
 
+def has_baskets(histories: Histories) -> bool:
+    """Whether any basket holds more than one purchase."""
+    same = (histories.baskets[1:] == histories.baskets[:-1]) & (
+        histories.owners[1:] == histories.owners[:-1]
+    )
+    return bool(same.any())
+
+
 def num_batches(windows: Windows, tokens: int) -> int:
     """Batches of one epoch; the same in every epoch."""
     return len(_cuts(np.sort(windows.lengths), tokens)) - 1

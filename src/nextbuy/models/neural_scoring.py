@@ -1,0 +1,154 @@
+"""Ask a network about histories: what prediction and validation have in common.
+
+Legend: B rows of a batch, L positions, M states that are asked, U users, V items, P pairs of a user
+and an own item.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
+from nextbuy.nn.network import Network, Sequences
+from nextbuy.nn.own_items import OwnItems, own_items, purchase_facts
+from nextbuy.splitting.cases import Cases
+from nextbuy.training.batches import gap_buckets, has_baskets
+from nextbuy.training.torch_engine import own_tensors
+
+_SCORING_TOKENS: Final = 16_384
+_MOST_CASES: Final = 1_024
+
+
+def score_histories(
+    network: Network,
+    histories: Histories,
+    as_of: Int64 | None,
+    *,
+    longest: int,
+    num_items: int,
+    temperature: float,
+) -> Float32:
+    """Log-probabilities after each history, [U, V + 1], in batches of equal length.
+
+    Inside a basket purchases are put in the order of their index: a basket has no order of its own.
+    """
+    items = histories.items
+    if has_baskets(histories):
+        canonical = np.lexsort((items, histories.baskets, histories.owners))
+        items = items[canonical]
+    moments = _moments(histories, as_of)
+    own = _own_items(histories, moments) if network.has_repeats else None
+    lengths = np.minimum(histories.lengths, longest - 1)
+    result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length)
+        rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
+        for start in range(0, len(members), rows_in_batch):
+            rows = members[start : start + rows_in_batch]
+            asked = _sequences(histories, items, moments, rows, int(length))
+            result[rows, 1:] = _after_last(
+                network, asked, None if own is None else own.take(rows), temperature
+            )
+    return result
+
+
+def _moments(histories: Histories, as_of: Int64 | None) -> Int64 | None:
+    """When each user is asked: as told, or right after the last purchase."""
+    if histories.time_kind != "dates":
+        return None
+    if as_of is not None:
+        return as_of
+    last = np.zeros(len(histories), dtype=np.int64)
+    bought = np.flatnonzero(histories.lengths)
+    last[bought] = histories.times[histories.offsets[bought + 1] - 1]
+    return last
+
+
+def _own_items(histories: Histories, moments: Int64 | None) -> OwnItems:
+    baskets = np.zeros(len(histories), dtype=np.int64)
+    bought = np.flatnonzero(histories.lengths)
+    baskets[bought] = histories.baskets[histories.offsets[bought + 1] - 1] + 1
+    return own_items(
+        histories,
+        purchase_facts(histories),
+        starts=histories.offsets[:-1],
+        ends=histories.offsets[1:],
+        baskets=baskets,
+        moments=moments,
+    )
+
+
+def _sequences(
+    histories: Histories,
+    items: NDArray[np.int32],
+    moments: Int64 | None,
+    rows: Int64,
+    length: int,
+) -> Sequences:
+    """The newest `length` purchases of some users as a network reads them, asked at the end."""
+    is_cut = histories.lengths[rows] > length
+    # Position 0 sees the purchase before the window, if there is one.
+    flat = histories.offsets[rows + 1, None] - length - 1 + np.arange(length + 1)
+    seen = np.concatenate([is_cut[:, None], np.ones((len(rows), length), bool)], axis=1)
+    flat = np.where(seen, flat, 0)
+    inputs = np.where(seen, items[flat], 0) if len(items) else np.zeros_like(flat)
+    opens = np.ones_like(inputs)  # so does the next purchase, at the last position
+    if length:
+        seen_baskets = np.where(seen, histories.baskets[flat], -1)
+        opens[:, :-1] = np.diff(seen_baskets, axis=1) != 0
+    gaps = waits = None
+    if moments is not None:
+        gaps = np.zeros_like(flat)
+        waits = np.zeros(len(rows), dtype=np.int64)
+        if length:
+            times = histories.times[flat]
+            between = gap_buckets(np.maximum(np.diff(times, axis=1), 0))
+            gaps[:, 1:] = np.where(seen[:, :-1], between, 0)
+            waits = gap_buckets(np.maximum(moments[rows] - times[:, -1], 0))
+    ends = np.arange(len(rows)) * (length + 1) + length
+    return Sequences(
+        items=torch.from_numpy(inputs.astype(np.int64)),
+        marks=torch.from_numpy(opens.astype(np.int64)),
+        states=torch.from_numpy(ends),
+        gaps=None if gaps is None else torch.from_numpy(gaps),
+        waits=None if waits is None else torch.from_numpy(waits),
+    )
+
+
+@torch.no_grad()
+def _after_last(
+    network: Network, asked: Sequences, own: OwnItems | None, temperature: float
+) -> Float32:
+    states_MR = network.states(asked, None)
+    weight_VR, bias_V = network.output()
+    logits_MV = torch.addmm(bias_V, states_MR, weight_VR.t())
+    scores_MV = torch.log_softmax(logits_MV.div_(temperature), dim=-1)
+    repeats = None if own is None else network.repeats(states_MR, own_tensors(own))
+    if own is not None and repeats is not None:
+        scores_MV += repeats.log_rest[:, None]
+        pairs = torch.from_numpy(own.owners), torch.from_numpy(own.items.astype(np.int64) - 1)
+        scores_MV[pairs] = torch.logaddexp(scores_MV[pairs], repeats.log_own)
+    scores: Float32 = scores_MV.numpy()
+    return scores
+
+
+def validation_loss(
+    network: Network, cases: Cases, longest: int, num_items: int, temperature: float
+) -> float:
+    """Mean of -log p over the known targets, in nats; `nan` without any."""
+    owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    known = cases.target_items != UNKNOWN
+    owners, targets = owners[known], cases.target_items[known]
+    total = 0.0
+    chunk = max(1, min(2**24 // (num_items + 1), _MOST_CASES))
+    for start in range(0, len(cases), chunk):
+        part = cases.take(np.arange(start, min(start + chunk, len(cases))))
+        scores = score_histories(
+            network, part.histories, part.as_of,
+            longest=longest, num_items=num_items, temperature=temperature,
+        )  # fmt: skip
+        mine = (owners >= start) & (owners < start + len(part))
+        total -= float(scores[owners[mine] - start, targets[mine]].sum(dtype=np.float64))
+    return total / len(targets) if len(targets) else float("nan")
