@@ -29,7 +29,9 @@ def main() -> None:
     check(set(scores) == expected, "all models of the balanced preset, and their blend")
     losses = {row["model"]: row["validation"]["loss"] for row in trained["leaderboard"]}
     check(losses["blend"] <= min(losses.values()) + 1e-3, "no member is better on validation")
-    check(scores["transformer"]["loss"] < scores["popularity"]["loss"], "the network beats popularity")
+    check(
+        scores["transformer"]["loss"] < scores["popularity"]["loss"], "the network beats popularity"
+    )
     for name, metrics in evaluated["models"].items():
         check(abs(metrics["loss"] - scores[name]["loss"]) < 1e-5, f"{name}: evaluate agrees")
 
