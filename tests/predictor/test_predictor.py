@@ -256,3 +256,12 @@ def test_a_loaded_predictor_knows_when_and_from_what_it_was_made(fitted, tmp_pat
     for before, after in zip(fitted.facts["leaderboard"], loaded.facts["leaderboard"], strict=True):
         assert after["fit_seconds"] == before["fit_seconds"]
         assert after["test"]["loss"] == before["test"]["loss"]
+
+
+def test_an_engine_that_nothing_would_use_is_refused():
+    """The balanced preset has no lstm-rnn; the engine would be dropped without a word."""
+    options = {"lstm-rnn": {"engine": "tensorflow"}}
+    with pytest.raises(ConfigError, match="trains lstm-rnn, which is not among popularity"):
+        PredictorConfig.of(options=options)
+    assert "lstm-rnn" in PredictorConfig.of(preset="best", options=options).chosen_models
+    assert PredictorConfig.of(models=["lstm-rnn"], options=options).options == options

@@ -24,6 +24,7 @@ PRESETS: Final[Mapping[Preset, tuple[str, ...]]] = {
 }
 """Models by what they cost: counting takes seconds, one network minutes, two twice as many."""
 
+_LSTM_RNN = "lstm-rnn"
 _TENSORFLOW = "-tensorflow"
 
 
@@ -66,6 +67,16 @@ class PredictorConfig(BaseModel):
     def _can_be_kept(self) -> Self:
         if self.refit_full and self.time_limit is not None:
             raise ValueError("refit_full fits everything twice; a time_limit leaves no room for it")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_is_used(self) -> Self:
+        engine = self.options.get(_LSTM_RNN, {}).get("engine", "torch")
+        if engine != "torch" and _LSTM_RNN not in self.chosen_models:
+            raise ValueError(
+                f"the engine {engine} trains {_LSTM_RNN}, which is not among "
+                f"{', '.join(self.chosen_models)}; choose --preset best or name it in --models"
+            )
         return self
 
     @field_validator("repeat")

@@ -101,6 +101,8 @@ def fit_and_score(
         config: Of the predictor.
         run_folder: For checkpoints, or None.
         world: Where the cases come from, if its limit holds.
+        progress: Told about the long parts.
+        budget: Of time.
 
     Raises:
         TimeIsUpError: If there was no time for a single model.
@@ -112,8 +114,7 @@ def fit_and_score(
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
     share = budget.share_of_cases(fitted, split.validation, split.test)
-    asked = [budget.cases(cases, share) for cases in (split.validation, split.test)]
-    split = replace(split, validation=asked[0], test=asked[1])
+    split = _thinned(split, budget, share)
     weights: BlendWeights | None = None
     if config.blend and len(members) > 1:
         blend, seconds[BLEND] = _blended(members, split, progress)
@@ -138,6 +139,15 @@ def fit_and_score(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
         skipped=skipped, scored_share=share, refitted=refitted,
     )  # fmt: skip
+
+
+def _thinned(split: Split, budget: TimeBudget, share: float) -> Split:
+    """The split with the cases that there is time for."""
+    return replace(
+        split,
+        validation=budget.cases(split.validation, share),
+        test=budget.cases(split.test, share),
+    )
 
 
 def _blended(members: Mapping[str, Model], split: Split, progress: Progress) -> tuple[Blend, float]:
