@@ -1,11 +1,14 @@
 """The transformer learns order and habits, and decides by the data what it is made of."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
+from nextbuy.models.neural import MOST_GROUPS, item_groups
 from nextbuy.models.personal_frequency import PersonalFrequency
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.transformer import Transformer, TransformerConfig, repeated_share
@@ -51,6 +54,44 @@ def test_the_order_of_purchases_is_learnt():
     assert not model.config.repeats
     for start in range(1, 4):
         assert p_next(model, [start, start + 1, start + 2])[start + 3] > 0.8
+
+
+def test_what_is_due_is_learnt_from_others():
+    """Item 1 comes back after a week, item 2 after four; one purchase of each tells no rhythm."""
+    rng = np.random.default_rng(0)
+    users, times = [], []
+    for _ in range(150):
+        start = rng.uniform(0, 100)
+        days = [(start + 7 * k + rng.normal(0, 0.3), 1) for k in range(1, 16)]
+        days += [(start + 28 * k + rng.normal(0, 0.3), 2) for k in range(4)]
+        users.append([item for _, item in sorted(days)])
+        times.append([int(day * DAY) for day, _ in sorted(days)])
+    training = TRAINING | {"tokens": 512}
+    model = fit(
+        Histories.from_lists(users, times=times), epochs=12, repeats=True, training=training
+    )
+    asked = Histories.from_lists(
+        [[2, 1, 1, 1], [1, 1, 2, 1]],
+        times=[[d * DAY for d in days] for days in ([100, 107, 114, 121], [107, 114, 117, 121])],
+    )
+    due, not_yet = model.log_probabilities(asked, np.array([127 * DAY, 127 * DAY]))[:, 2]
+    assert due > not_yet + 1.0
+
+
+def test_groups_are_the_finest_that_fit():
+    def groups(num_items, categories, platforms):
+        table = small_catalog(num_items).table.with_columns(
+            category=pl.Series(
+                [f"c{i % categories}" if categories else None for i in range(num_items)]
+            ),
+            platform=pl.Series([f"p{i % platforms}" for i in range(num_items)]),
+        )
+        return item_groups(Catalog(table=table, level="item")).tolist()
+
+    assert groups(4, 2, 2) == [0, 0, 1, 2, 3]  # few items have a cadence each
+    assert groups(MOST_GROUPS + 1, 3, 2)[:6] == [0, 0, 1, 2, 0, 1]
+    assert groups(2 * MOST_GROUPS, MOST_GROUPS + 1, 2)[:5] == [0, 0, 1, 0, 1]
+    assert set(groups(2 * MOST_GROUPS, 0, 1)) == {0}
 
 
 def test_habits_are_learnt_and_what_is_never_bought_twice():

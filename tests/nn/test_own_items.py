@@ -14,11 +14,12 @@ from nextbuy.nn.own_items import (
     FEATURES,
     FIRST_WEIGHTS,
     HALF_LIVES,
+    NUM_DAYS,
     SUMMARIES,
     own_items,
     purchase_facts,
 )
-from nextbuy.nn.repeat_head import OwnTensors, RepeatHead
+from nextbuy.nn.repeat_head import NUM_KNOTS, OwnTensors, RepeatHead
 
 DAY = 86_400_000_000
 
@@ -71,7 +72,7 @@ def test_they_are_what_a_loop_finds(users, gaps, data):
     ends = [histories.offsets[u] + sum(len(k) for k in users[u][:b]) for u, b in asked]
     found = own_items(
         histories,
-        purchase_facts(histories),
+        purchase_facts(histories, np.arange(6) % 3),
         starts=histories.offsets[[u for u, _ in asked]],
         ends=np.array(ends),
         baskets=np.array([b for _, b in asked]),
@@ -84,6 +85,16 @@ def test_they_are_what_a_loop_finds(users, gaps, data):
         for item, row in zip(found.items[mine], found.features[mine], strict=True):
             wanted = np.maximum(expected[int(item)], [-12.0] * len(FEATURES))
             np.testing.assert_allclose(row, wanted, atol=2e-4)
+        for item, ages, group in zip(
+            found.items[mine], found.days[mine], found.groups[mine], strict=True
+        ):
+            bought = [
+                d for b in range(basket) for i in users[user][b] if i == item for d in [days[b]]
+            ]
+            newest = [moments[number] - day for day in bought[::-1][:NUM_DAYS]]
+            wanted = newest + [math.inf] * (NUM_DAYS - len(newest))
+            np.testing.assert_allclose(ages, wanted, atol=1e-4)
+            assert group == item % 3
         np.testing.assert_allclose(found.summaries[number], summary, atol=1e-4)
         places = found.places_of(np.full(5, number), np.arange(1, 6))
         assert [p >= 0 for p in places] == [i in expected for i in range(1, 6)]
@@ -105,6 +116,7 @@ def test_where_time_is_only_an_order_nothing_is_said_of_days():
     )  # fmt: skip
     assert (found.features[:, FEATURES.index("in the last basket") + 1 :] == 0).all()
     assert found.summaries[0, -1] == 0
+    assert np.isinf(found.days).all()
 
 
 def head_of(num_items=5, width=4):
@@ -119,6 +131,8 @@ def tensors_of(found):
     return OwnTensors(
         owners=torch.from_numpy(found.owners),
         items=torch.from_numpy(found.items).long(),
+        groups=torch.from_numpy(found.groups),
+        days=torch.from_numpy(found.days),
         features=torch.from_numpy(found.features),
         summaries=torch.from_numpy(found.summaries),
     )
@@ -155,6 +169,33 @@ def test_the_head_computes_its_formula():
     assert own_N[0] == found.log_own[0]
     assert own_N[1] == -math.inf
     assert rest_N.tolist() == found.log_rest.tolist()
+
+
+def test_each_purchase_proposes_its_item_when_its_time_has_come():
+    """A cadence of group 1 that peaks at three days, against sums over purchases by hand."""
+    torch.manual_seed(0)
+    head = RepeatHead(
+        num_items=5, width=4, num_features=len(FEATURES), num_summaries=len(SUMMARIES), num_groups=2
+    )
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
+    knots = 1 / 24 * np.exp(0.1 * np.arange(NUM_KNOTS))
+
+    def kappa(days):
+        return -((math.log(days / 3.0) / 0.5) ** 2)
+
+    head.cadence.weight.data[0] = -0.1
+    head.cadence.weight.data[2] = torch.tensor([kappa(d) / 10 for d in knots])
+    histories = histories_of([[[1], [2], [1]]], [1] * 8)  # on the days 1, 2 and 3
+    groups = np.array([0, 0, 1, 0, 0, 0])  # item 2 alone is of the second group
+    own = tensors_of(own_items(
+        histories, purchase_facts(histories, groups), starts=np.array([0]), ends=np.array([3]),
+        baskets=np.array([3]), moments=np.array([5 * DAY]),
+    ))  # fmt: skip
+    shares = torch.softmax(head(torch.randn(1, 4), own, torch.randn(6, 4)).log_own, 0)
+    weights = {1: 1.0 + 2 * math.exp(-1.0), 2: 1.0 + math.exp(-1.0 + kappa(3.0))}
+    for item, share in zip(own.items.tolist(), shares.tolist(), strict=True):
+        assert share == pytest.approx(weights[item] / sum(weights.values()), rel=1e-2)
 
 
 def test_the_first_weights_rank_by_decayed_frequency():

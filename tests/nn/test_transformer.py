@@ -1,6 +1,7 @@
 """The transformer computes what it says, and sees nothing that it must not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 
 from nextbuy.nn.network import Sequences
 from nextbuy.nn.transformer import (
+    NUM_GAPS,
     TransformerNetwork,
     TransformerShape,
     _CausalFilter,
     initial_weights,
+    time_buckets,
     turned,
     turns_of,
     weight_shapes,
@@ -19,7 +22,7 @@ from nextbuy.nn.transformer import (
 
 SHAPE = TransformerShape(
     num_items=9, width=8, blocks=2, heads=2, taps=3, gated=True, marks_baskets=True,
-    knows_times=True, dropout=0.5,
+    knows_times=True, knows_seasons=True, dropout=0.5,
 )  # fmt: skip
 PLAIN = TransformerShape(num_items=9, width=8, blocks=2, heads=2, dropout=0.0)
 
@@ -41,7 +44,8 @@ def sequences(items, marks=None, gaps=None, *, states=None):
         marks=torch.ones_like(items) if marks is None else torch.tensor(marks),
         states=everything,
         gaps=None if gaps is None else torch.tensor(gaps),
-        waits=None if gaps is None else torch.full(everything.shape, 3),
+        days=None if gaps is None else torch.full(everything.shape, 3.0),
+        dates=None if gaps is None else torch.full(everything.shape, 20_000.0),
     )
 
 
@@ -56,6 +60,26 @@ def test_a_state_sees_what_lies_before_it_and_nothing_else(shape):
     assert not same[3:].any()
     longer = network.states(sequences([[0, 1, 2, 3, 4, 5, 6]], gaps=[[*gaps[0], 6]]))
     torch.testing.assert_close(longer[:6], one)
+
+
+def test_a_state_knows_when_it_is_asked():
+    network = network_of(SHAPE)
+    asked = sequences([[0, 1, 2]], gaps=[[0, 1, 2]])
+    now = network.states(asked)
+    unknown = torch.full((3,), torch.nan)
+    for later in (
+        replace(asked, days=asked.days + 30),
+        replace(asked, days=unknown),
+        replace(asked, dates=asked.dates + 90),
+    ):
+        assert (network.states(later) - now).abs().max() > 1e-3
+    year = replace(asked, dates=asked.dates + 365.2425)
+    torch.testing.assert_close(network.states(year), now, atol=1e-3, rtol=1e-3)
+
+
+def test_times_are_told_apart_by_doublings():
+    minutes = torch.tensor([0.0, 0.9, 1.0, 3.0, 7.0, 1e12, torch.nan])
+    assert time_buckets(minutes / 1440).tolist() == [1, 1, 2, 3, 4, NUM_GAPS - 1, 0]
 
 
 def test_what_pads_a_row_changes_nothing():

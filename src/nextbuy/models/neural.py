@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nextbuy import __version__, storage
+from nextbuy import __version__, columns, storage
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
 from nextbuy.errors import BundleError, NotFittedError
@@ -23,6 +23,7 @@ from nextbuy.models.neural_scoring import score_histories, validation_loss
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.stored import load_weights
 from nextbuy.nn.network import Network, Weights
+from nextbuy.nn.own_items import purchase_facts
 from nextbuy.splitting.cases import Cases
 from nextbuy.training.batches import has_baskets
 from nextbuy.training.checkpoint import run_lock
@@ -32,6 +33,9 @@ from nextbuy.training.order import order_test
 from nextbuy.training.torch_engine import network_of
 
 logger = logging.getLogger(__name__)
+
+MOST_GROUPS: Final = 512
+"""Items of a catalog have at most so many different cadences."""
 
 _MOST_CELLS: Final = 5 * 10**7
 _FEWEST_CASES: Final = 1_000
@@ -74,6 +78,7 @@ class NeuralModel(ABC, Generic[C, S]):
         self.result: TrainingResult | None = None
         self._network: Network | None = None
         self._shape: S | None = None
+        self._groups: Int64 | None = None
 
     @abstractmethod
     def decided(self, config: C, train: Histories, catalog: Catalog) -> C:
@@ -125,6 +130,8 @@ class NeuralModel(ABC, Generic[C, S]):
         can_validate = bool((validation.target_items != UNKNOWN).any())
         asked = validation.thinned(max(_FEWEST_CASES, _MOST_CELLS // len(catalog)))
 
+        self._groups = item_groups(catalog)
+
         def validate(weights: Weights) -> float:
             network.load_weights(weights)
             return self._validated(network, asked, len(catalog))[0]
@@ -135,7 +142,7 @@ class NeuralModel(ABC, Generic[C, S]):
                 seed=options.seed, run_folder=folder,
                 identity=_identity(config, shape, train, options.seed),
                 progress=options.progress, deadline=options.deadline,
-                with_own_items=getattr(shape, "repeats", False),
+                facts=purchase_facts(train, self._groups) if network.has_repeats else None,
             )  # fmt: skip
 
         if options.run_folder is None:
@@ -152,15 +159,19 @@ class NeuralModel(ABC, Generic[C, S]):
 
     def _validated(self, network: Network, cases: Cases, num_items: int) -> tuple[float, float]:
         """The lowest loss on validation cases, and the temperature that it has."""
-        told, longest = self.config.temperature, self.config.training.longest_window
+        told = self.config.temperature
         temperatures = self.temperatures if told is None else (told,)
+
+        def loss_of(asked: Cases, temperature: float) -> float:
+            return validation_loss(
+                network, asked, longest=self.config.training.longest_window, num_items=num_items,
+                temperature=temperature, groups=self._groups,
+            )  # fmt: skip
+
         few = cases.thinned(_FEWEST_CASES)
-        losses = [
-            (validation_loss(network, few, longest, num_items, t), t)
-            for t in (temperatures if len(temperatures) > 1 else ())
-        ]
+        losses = [(loss_of(few, t), t) for t in (temperatures if len(temperatures) > 1 else ())]
         chosen = min(losses)[1] if losses else temperatures[0]
-        return validation_loss(network, cases, longest, num_items, chosen), chosen
+        return loss_of(cases, chosen), chosen
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """Log P(next item) after each history; see `Model.log_probabilities`."""
@@ -172,6 +183,7 @@ class NeuralModel(ABC, Generic[C, S]):
             longest=self.config.training.longest_window,
             num_items=shape.num_items,
             temperature=self.config.temperature or 1.0,
+            groups=self._groups,
         )
 
     def weights(self) -> Weights:
@@ -209,6 +221,7 @@ class NeuralModel(ABC, Generic[C, S]):
         network = network_of(shape)
         network.load_weights(load_weights(folder, cls.weight_shapes(shape)))
         model._network, model._shape = network, shape
+        model._groups = item_groups(catalog)
         return model
 
     def _fitted(self) -> tuple[Network, S]:
@@ -218,6 +231,23 @@ class NeuralModel(ABC, Generic[C, S]):
 
 
 _train = train  # `train` is also the name of the training histories in `fit`
+
+
+def item_groups(catalog: Catalog) -> Int64:
+    """Group of each item, [V + 1]: itself, its category or its platform, the finest that fits.
+
+    At most `MOST_GROUPS` groups, numbered from 0 in the order of the catalog; without a category or
+    a platform an item is of group 0, and so is padding.
+    """
+    if len(catalog) <= MOST_GROUPS:
+        return np.maximum(np.arange(len(catalog) + 1) - 1, 0)
+    for column in (columns.CATEGORY, columns.PLATFORM):
+        names = catalog.table[column]
+        if 1 < names.n_unique() <= MOST_GROUPS:
+            known = names.drop_nulls().unique(maintain_order=True)
+            codes = names.replace_strict(known, np.arange(len(known)), default=0)
+            return np.append(0, codes.to_numpy()).astype(np.int64)
+    return np.zeros(len(catalog) + 1, dtype=np.int64)
 
 
 def _with_shuffle(

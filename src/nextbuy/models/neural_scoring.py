@@ -4,19 +4,22 @@ Legend: B rows of a batch, L positions, M states that are asked, U users, V item
 and an own item.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
 from nextbuy.nn.network import Network, Sequences
-from nextbuy.nn.own_items import OwnItems, own_items, purchase_facts
+from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items, purchase_facts
 from nextbuy.splitting.cases import Cases
 from nextbuy.training.batches import gap_buckets, has_baskets
 from nextbuy.training.torch_engine import own_tensors
 
+_DAY: Final = 86_400e6
 _SCORING_TOKENS: Final = 16_384
 _MOST_CASES: Final = 1_024
 
@@ -29,63 +32,95 @@ def score_histories(
     longest: int,
     num_items: int,
     temperature: float,
+    groups: Int64 | None = None,
 ) -> Float32:
     """Log-probabilities after each history, [U, V + 1], in batches of equal length.
 
     Inside a basket purchases are put in the order of their index: a basket has no order of its own.
+
+    Args:
+        network: With its weights.
+        histories: What is known of each user.
+        as_of: When each is asked, UTC microseconds; None is right after the last purchase.
+        longest: Purchases that a state looks back on, and one.
+        num_items: V.
+        temperature: Of the softmax over the catalog.
+        groups: Group of each item, [V + 1], for networks with cadences of groups.
     """
+    last = _last_moments(histories)
+    moments = last if as_of is None or last is None else as_of
+    facts = purchase_facts(histories, groups) if network.has_repeats else None
+    result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
+    with torch.no_grad():
+        states_UR = _states(network, histories, moments, last, longest)
+        for start in range(0, len(histories), _MOST_CASES):
+            rows = np.arange(start, min(start + _MOST_CASES, len(histories)))
+            own = None if facts is None else _own_items(histories, facts, rows, moments)
+            states_MR = states_UR[start : start + len(rows)]
+            result[rows, 1:] = _scored(network, states_MR, own, temperature)
+    return result
+
+
+def _states(
+    network: Network,
+    histories: Histories,
+    moments: Int64 | None,
+    last: Int64 | None,
+    longest: int,
+) -> Tensor:
+    """The state of each user, [U, R], in batches of equal length."""
     items = histories.items
     if has_baskets(histories):
         canonical = np.lexsort((items, histories.baskets, histories.owners))
         items = items[canonical]
-    moments = _moments(histories, as_of)
-    own = _own_items(histories, moments) if network.has_repeats else None
     lengths = np.minimum(histories.lengths, longest - 1)
-    result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
+    order = np.argsort(lengths, kind="stable")
+    found = [torch.empty(0, network.output()[0].shape[1])]
     for length in np.unique(lengths):
-        members = np.flatnonzero(lengths == length)
+        members = order[slice(*np.searchsorted(lengths[order], [length, length + 1]))]
         rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
         for start in range(0, len(members), rows_in_batch):
             rows = members[start : start + rows_in_batch]
-            asked = _sequences(histories, items, moments, rows, int(length))
-            result[rows, 1:] = _after_last(
-                network, asked, None if own is None else own.take(rows), temperature
-            )
-    return result
+            asked = _sequences(histories, items, rows, int(length))
+            if moments is not None and last is not None:
+                has_bought = histories.lengths[rows] > 0
+                days = np.maximum(moments[rows] - last[rows], 0) / _DAY
+                days = np.where(has_bought, days, np.nan).astype(np.float32)
+                dates = (moments[rows] / _DAY).astype(np.float32)
+                asked = replace(asked, days=torch.from_numpy(days), dates=torch.from_numpy(dates))
+            found.append(network.states(asked, None))
+    return torch.cat(found)[torch.from_numpy(np.argsort(order))]
 
 
-def _moments(histories: Histories, as_of: Int64 | None) -> Int64 | None:
-    """When each user is asked: as told, or right after the last purchase."""
+def _last_moments(histories: Histories) -> Int64 | None:
+    """When each user bought last, 0 if never; None where time is only an order."""
     if histories.time_kind != "dates":
         return None
-    if as_of is not None:
-        return as_of
     last = np.zeros(len(histories), dtype=np.int64)
     bought = np.flatnonzero(histories.lengths)
     last[bought] = histories.times[histories.offsets[bought + 1] - 1]
     return last
 
 
-def _own_items(histories: Histories, moments: Int64 | None) -> OwnItems:
-    baskets = np.zeros(len(histories), dtype=np.int64)
-    bought = np.flatnonzero(histories.lengths)
-    baskets[bought] = histories.baskets[histories.offsets[bought + 1] - 1] + 1
+def _own_items(
+    histories: Histories, facts: PurchaseFacts, rows: Int64, moments: Int64 | None
+) -> OwnItems:
+    has_bought = histories.lengths[rows] > 0
+    baskets = np.zeros(len(rows), dtype=np.int64)
+    ends = histories.offsets[rows + 1]
+    baskets[has_bought] = histories.baskets[ends[has_bought] - 1] + 1
     return own_items(
         histories,
-        purchase_facts(histories),
-        starts=histories.offsets[:-1],
-        ends=histories.offsets[1:],
+        facts,
+        starts=histories.offsets[rows],
+        ends=ends,
         baskets=baskets,
-        moments=moments,
+        moments=None if moments is None else moments[rows],
     )
 
 
 def _sequences(
-    histories: Histories,
-    items: NDArray[np.int32],
-    moments: Int64 | None,
-    rows: Int64,
-    length: int,
+    histories: Histories, items: NDArray[np.int32], rows: Int64, length: int
 ) -> Sequences:
     """The newest `length` purchases of some users as a network reads them, asked at the end."""
     is_cut = histories.lengths[rows] > length
@@ -98,30 +133,25 @@ def _sequences(
     if length:
         seen_baskets = np.where(seen, histories.baskets[flat], -1)
         opens[:, :-1] = np.diff(seen_baskets, axis=1) != 0
-    gaps = waits = None
-    if moments is not None:
+    gaps = None
+    if histories.time_kind == "dates":
         gaps = np.zeros_like(flat)
-        waits = np.zeros(len(rows), dtype=np.int64)
         if length:
-            times = histories.times[flat]
-            between = gap_buckets(np.maximum(np.diff(times, axis=1), 0))
+            between = gap_buckets(np.maximum(np.diff(histories.times[flat], axis=1), 0))
             gaps[:, 1:] = np.where(seen[:, :-1], between, 0)
-            waits = gap_buckets(np.maximum(moments[rows] - times[:, -1], 0))
     ends = np.arange(len(rows)) * (length + 1) + length
     return Sequences(
         items=torch.from_numpy(inputs.astype(np.int64)),
         marks=torch.from_numpy(opens.astype(np.int64)),
         states=torch.from_numpy(ends),
         gaps=None if gaps is None else torch.from_numpy(gaps),
-        waits=None if waits is None else torch.from_numpy(waits),
     )
 
 
-@torch.no_grad()
-def _after_last(
-    network: Network, asked: Sequences, own: OwnItems | None, temperature: float
+def _scored(
+    network: Network, states_MR: Tensor, own: OwnItems | None, temperature: float
 ) -> Float32:
-    states_MR = network.states(asked, None)
+    """Log-probabilities of items 1..V, [M, V]."""
     weight_VR, bias_V = network.output()
     logits_MV = torch.addmm(bias_V, states_MR, weight_VR.t())
     scores_MV = torch.log_softmax(logits_MV.div_(temperature), dim=-1)
@@ -135,7 +165,13 @@ def _after_last(
 
 
 def validation_loss(
-    network: Network, cases: Cases, longest: int, num_items: int, temperature: float
+    network: Network,
+    cases: Cases,
+    *,
+    longest: int,
+    num_items: int,
+    temperature: float,
+    groups: Int64 | None = None,
 ) -> float:
     """Mean of -log p over the known targets, in nats; `nan` without any."""
     owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
@@ -147,7 +183,7 @@ def validation_loss(
         part = cases.take(np.arange(start, min(start + chunk, len(cases))))
         scores = score_histories(
             network, part.histories, part.as_of,
-            longest=longest, num_items=num_items, temperature=temperature,
+            longest=longest, num_items=num_items, temperature=temperature, groups=groups,
         )  # fmt: skip
         mine = (owners >= start) & (owners < start + len(part))
         total -= float(scores[owners[mine] - start, targets[mine]].sum(dtype=np.float64))

@@ -10,7 +10,7 @@ from pydantic import Field
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
-from nextbuy.models.neural import NeuralConfig, NeuralModel
+from nextbuy.models.neural import NeuralConfig, NeuralModel, item_groups
 from nextbuy.nn.network import Weights
 from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes
 from nextbuy.training.batches import has_baskets
@@ -27,7 +27,7 @@ _SHORT: Final = 20.0
 _ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
 _OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50, "patience": 5}
 _OF_LONG: Final = {"epochs": 10, "tokens": 2048, "longest_window": 200}
-_OF_REPEATS: Final = {"epochs": 4}
+_OF_REPEATS: Final = {"epochs": 4, "learning_rate": 2e-3}
 """Habits are mostly counted, not learnt: more passes are hardly worth their time."""
 
 _SCORED_WHOLE: Final = 20_000
@@ -113,6 +113,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
             marks_baskets=has_baskets(train),
             knows_times=train.time_kind == "dates",
             repeats=bool(config.repeats),
+            num_groups=int(item_groups(catalog).max()) + 1 if train.time_kind == "dates" else 0,
         )
 
     def first_weights(

@@ -27,7 +27,9 @@ class Sequences:
         states: Places in the flattened grid [B * L] of the states that are asked, [M].
         gaps: Bucket of the time between the two purchases before each position, [B, L]; None
             where time is only an order.
-        waits: Bucket of the time from the last purchase to the question, [M]; or None.
+        days: From the last purchase to the question, [M]; `nan` where nothing was bought. None
+            where time is only an order.
+        dates: Days from 1970 to the question, [M]; or None.
         own: Own items of the states; None for networks without a repeat head.
     """
 
@@ -35,7 +37,8 @@ class Sequences:
     marks: Tensor
     states: Tensor
     gaps: Tensor | None = None
-    waits: Tensor | None = None
+    days: Tensor | None = None
+    dates: Tensor | None = None
     own: OwnTensors | None = None
 
 

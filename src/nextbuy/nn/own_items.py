@@ -40,6 +40,9 @@ SUMMARIES: Final = (
 FIRST_WEIGHTS: Final = tuple(float(decay == 0.95) for decay in DECAYS) + (0.0,) * 8
 """Weights of the features under which an item's score is its decayed frequency."""
 
+NUM_DAYS: Final = 4
+"""Newest purchases of an own item whose ages are told one by one."""
+
 _DAY: Final = 86_400e6
 _LOWEST: Final = -12.0
 _MOST_SEEN: Final = 10_000
@@ -51,6 +54,8 @@ class PurchaseFacts:
     """About each purchase and the earlier ones of the same item by the same user; length N.
 
     Attributes:
+        groups: Group of its item.
+        previous_rows: Row of the purchase of the item by the user before; -1 if none.
         next_rows: Row of the next purchase of the item by the user; the largest integer if none.
         counts: Purchases of the item up to this one.
         by_baskets: The same, older baskets counting less, [N, len(DECAYS)].
@@ -59,6 +64,8 @@ class PurchaseFacts:
             only an order.
     """
 
+    groups: Int64
+    previous_rows: Int64
     next_rows: Int64
     counts: Float32
     by_baskets: Float32
@@ -66,8 +73,13 @@ class PurchaseFacts:
     mean_days: Float32
 
 
-def purchase_facts(histories: Histories) -> PurchaseFacts:
-    """Facts about every purchase of these histories."""
+def purchase_facts(histories: Histories, groups: Int64 | None = None) -> PurchaseFacts:
+    """Facts about every purchase of these histories.
+
+    Args:
+        histories: Of all users.
+        groups: Group of each item, length V + 1; None puts all into one.
+    """
     num_rows = len(histories.items)
     width = int(histories.items.max(initial=0)) + 1
     order = np.argsort(histories.owners * width + histories.items, kind="stable")
@@ -100,6 +112,8 @@ def purchase_facts(histories: Histories) -> PurchaseFacts:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_days = np.where(nth > 0, (days - days[first]) / nth, np.nan)
     return PurchaseFacts(
+        groups=np.zeros(num_rows, np.int64) if groups is None else groups[histories.items],
+        previous_rows=previous,
         next_rows=next_rows,
         counts=(nth + 1).astype(np.float32),
         by_baskets=by_baskets,
@@ -115,13 +129,18 @@ class OwnItems:
     Attributes:
         owners: Question of each pair, ascending; [P].
         items: Item index of each pair, 1..V; [P].
+        groups: Group of the item of each pair, [P].
         features: As `FEATURES` says, [P, F].
+        days: Ages in days of the newest `NUM_DAYS` purchases of the item, the newest first,
+            [P, NUM_DAYS]; infinite where there were not so many, and where time is only an order.
         summaries: As `SUMMARIES` says, [M, S].
     """
 
     owners: Int64
     items: Int32
+    groups: Int64
     features: Float32
+    days: Float32
     summaries: Float32
 
     def take(self, questions: Int64) -> "OwnItems":
@@ -132,7 +151,9 @@ class OwnItems:
         return OwnItems(
             owners=np.repeat(np.arange(len(questions), dtype=np.int64), lengths),
             items=self.items[rows],
+            groups=self.groups[rows],
             features=self.features[rows],
+            days=self.days[rows],
             summaries=self.summaries[questions],
         )
 
@@ -185,8 +206,10 @@ def own_items(
     summaries[:, 0], summaries[:, 1] = np.log1p(lengths), np.log1p(distinct)
     summaries[:, 2] = np.log1p(baskets)
     summaries[:, 3] = distinct / np.maximum(lengths, 1)
+    ages = np.full((len(rows), NUM_DAYS), np.inf, dtype=np.float32)
     if moments is not None and histories.time_kind == "dates":
-        days = np.maximum((moments[owners] - histories.times[rows]) / _DAY, 0.0)
+        ages = _ages(histories, facts, rows, moments[owners])
+        days = ages[:, 0]
         lived = np.log(facts.by_days[rows]) - days[:, None] * np.log(2) / np.array(HALF_LIVES)
         rest[:, 3 : 3 + num_lives] = np.maximum(lived, _LOWEST)
         timed = rest[:, 3 + num_lives :]
@@ -199,5 +222,22 @@ def own_items(
         np.minimum.at(away, owners, days)
         summaries[:, 4] = np.log1p(np.where(np.isfinite(away), away, 0.0))
     return OwnItems(
-        owners=owners, items=histories.items[rows], features=features, summaries=summaries
+        owners=owners,
+        items=histories.items[rows],
+        groups=facts.groups[rows],
+        features=features,
+        days=ages,
+        summaries=summaries,
     )
+
+
+def _ages(histories: Histories, facts: PurchaseFacts, rows: Int64, moments: Int64) -> Float32:
+    """See `OwnItems.days`; `rows` are the newest purchases."""
+    ages = np.full((len(rows), NUM_DAYS), np.inf, dtype=np.float32)
+    places = np.arange(len(rows))
+    for back in range(NUM_DAYS):
+        days = (moments[places] - histories.times[rows]) / _DAY
+        ages[places, back] = np.maximum(days, 0.0)
+        rows = facts.previous_rows[rows]
+        places, rows = places[rows >= 0], rows[rows >= 0]
+    return ages

@@ -3,28 +3,44 @@
 With phi_i the features of own item i, h the state, e_i the item's embedding and sigma the logistic
 function,
 
-    s_i  = w phi_i + mlp(phi_i) + rho_i + c (A h) e_i / sqrt(D)
+    t_i  = w phi_i + mlp(phi_i) + rho_i + c (A h) e_i / sqrt(D)
+    s_i  = log(exp(t_i) + sum_n exp(kappa_g(i)(ln a_in)))
     q_i  = softmax over own items of s_i
     r    = sigma(v psi + mlp(psi, h)),  psi the summary of the history
     p(i) = r q_i [i is an own item] + (1 - r) softmax(h E' + b)_i.
 
 It starts with w on a decayed count and everything else at 0, where q is personal frequency, and
 with the biases b at the log of popularity, so near a mixture of personal frequency and popularity,
-and learns from there. Mixing what is repeated with what is not goes back to RepeatNet
-(Ren et al. 2019).
+and learns from there. kappa_g is the cadence of the item's group, piecewise linear in the log of
+the ages a_in of the newest purchases of the item: each purchase proposes its item again when its
+time has come, as in a Hawkes process with a learnt kernel. Mixing what is repeated with what is not
+goes back to RepeatNet (Ren et al. 2019).
 
-Legend: M states, P pairs of a state and an own item, N targets, D width, F features, S summaries.
+Legend: M states, P pairs of a state and an own item, N targets, D width, F features, S summaries, G
+groups of items, K knots of a cadence.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+_FIRST_KNOT: Final = math.log(1.0 / 24.0)
+_KNOT_STEP: Final = 0.1
+NUM_KNOTS: Final = 102
+"""Knots lie evenly in the log of an age, from an hour to about three years."""
+
+_REACH: Final = 10.0
+"""Cadences are this many times their parameters, so that training can bend them fast."""
+
+_FIRST_KAPPA: Final = -4.0
+_LEAST: Final = 1e-30
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -34,13 +50,17 @@ class OwnTensors:
     Attributes:
         owners: State of each pair, ascending; [P].
         items: Item index of each pair, 1..V; [P].
+        groups: Group of the item of each pair, [P].
         features: [P, F].
+        days: Ages of the newest purchases of the item, [P, n]; infinite where there are none.
         summaries: [M, S].
     """
 
     owners: Tensor
     items: Tensor
+    groups: Tensor
     features: Tensor
+    days: Tensor
     summaries: Tensor
 
     def to(self, device: torch.device) -> "OwnTensors":
@@ -74,9 +94,17 @@ class RepeatHead(nn.Module):
     """See the module."""
 
     def __init__(
-        self, *, num_items: int, width: int, num_features: int, num_summaries: int, hidden: int = 32
+        self,
+        *,
+        num_items: int,
+        width: int,
+        num_features: int,
+        num_summaries: int,
+        num_groups: int = 0,
+        hidden: int = 32,
     ) -> None:
         super().__init__()
+        self.cadence = nn.Embedding(num_groups + 1, NUM_KNOTS) if num_groups else None
         self.linear = nn.Linear(num_features, 1, bias=False)
         self.inner, self.outer = nn.Linear(num_features, hidden), nn.Linear(hidden, 1, bias=False)
         self.propensity = nn.Embedding(num_items + 1, 1)
@@ -95,6 +123,8 @@ class RepeatHead(nn.Module):
         wanted_PD = wanted_MD.index_select(0, owners)
         fits = (wanted_PD * embedding_VD.index_select(0, own.items)).sum(1)
         scores = by_features[:, 0] + self.propensity(own.items)[:, 0] + fits
+        if self.cadence is not None:
+            scores = torch.logaddexp(scores, self._due(own, self.cadence.weight))
         top = scores.new_full((len(states_MD),), -torch.inf).scatter_reduce(
             0, owners, scores.detach(), "amax"
         )
@@ -109,6 +139,20 @@ class RepeatHead(nn.Module):
             log_own=log_r.index_select(0, owners) + above - total.log().index_select(0, owners),
             log_rest=torch.where(has_own, log_rest, 0.0),
         )
+
+    @staticmethod
+    def _due(own: OwnTensors, cadence: Tensor) -> Tensor:
+        """log sum_n exp(kappa(ln a_n)) of each pair, [P]; row 0 of `cadence` is of all groups."""
+        pairs, which = torch.isfinite(own.days).nonzero(as_tuple=True)
+        place = (own.days[pairs, which].clamp_min(1e-6).log() - _FIRST_KNOT) / _KNOT_STEP
+        place = place.clamp(0.0, NUM_KNOTS - 1.001)
+        knot = place.long()
+        table = (cadence[1:] + cadence[:1]).flatten()
+        flat = own.groups.index_select(0, pairs) * NUM_KNOTS + knot
+        low, high = table.index_select(0, flat), table.index_select(0, flat + 1)
+        kappa = _REACH * torch.lerp(low, high, place - knot)
+        total = kappa.new_zeros(len(own.items)).index_add(0, pairs, kappa.exp())
+        return total.clamp_min(_LEAST).log()
 
 
 def initial_head(
@@ -129,6 +173,8 @@ def initial_head(
         drawn = np.zeros(size)
         if name.endswith(("context.weight", "inner.weight")):
             drawn = rng.normal(0.0, 1.0 / math.sqrt(size[1]), size)
+        elif name.endswith("cadence.weight"):
+            drawn[0] = _FIRST_KAPPA / _REACH
         elif name.endswith(".linear.weight"):
             drawn = np.array([first_weights])
         weights[name] = drawn.astype(np.float32)

@@ -37,6 +37,19 @@ NUM_GAPS: Final = 32
 """Buckets of time between purchases; the first says that there is none."""
 
 _BASE: Final = 10_000.0
+_YEAR_DAYS: Final = 365.2425
+
+
+def time_buckets(days: Tensor) -> Tensor:
+    """1 for less than a minute, then one more each time it doubles; 0 for `nan`."""
+    buckets = (1 + torch.log2(1 + days * 1440.0)).clamp_max(NUM_GAPS - 1)
+    return torch.where(torch.isnan(days), 0.0, buckets).long()
+
+
+def seasons_of(dates: Tensor) -> Tensor:
+    """Sine and cosine of the year and of the half-year, [M, 4]; `dates` are days from 1970."""
+    phase = (2 * math.pi / _YEAR_DAYS) * dates
+    return torch.stack([phase.sin(), phase.cos(), (2 * phase).sin(), (2 * phase).cos()], dim=1)
 
 
 class TransformerShape(BaseModel):
@@ -59,7 +72,11 @@ class TransformerShape(BaseModel):
         default=False, description="tell each position whether its purchase opens a new basket"
     )
     knows_times: bool = Field(default=False, description="tell the time between purchases")
+    knows_seasons: bool = Field(default=False, description="tell the time of the year")
     repeats: bool = Field(default=False, description="a head for what is bought again")
+    num_groups: int = Field(
+        default=0, ge=0, description="groups of items with a cadence of their own; 0 is without"
+    )
 
 
 def turns_of(places_BL: Tensor, size: int) -> Tensor:
@@ -171,13 +188,14 @@ class TransformerNetwork(nn.Module):
         self.basket = nn.Embedding(2, shape.width) if shape.marks_baskets else None
         self.gap = nn.Embedding(NUM_GAPS, shape.width) if shape.knows_times else None
         self.wait = nn.Embedding(NUM_GAPS, shape.width) if shape.knows_times else None
-
+        self.season = nn.Linear(4, shape.width, bias=False) if shape.knows_seasons else None
         self.repeat_head = (
             RepeatHead(
                 num_items=shape.num_items,
                 width=shape.width,
                 num_features=len(FEATURES),
                 num_summaries=len(SUMMARIES),
+                num_groups=shape.num_groups,
             )
             if shape.repeats
             else None
@@ -197,8 +215,10 @@ class TransformerNetwork(nn.Module):
         for block in self.blocks:
             x_BLD = block(x_BLD, turns, dropout)
         x_MD = x_BLD.flatten(0, 1).index_select(0, asked.states)
-        if self.wait is not None and asked.waits is not None:
-            x_MD = x_MD + self.wait(asked.waits)
+        if self.wait is not None and asked.days is not None:
+            x_MD = x_MD + self.wait(time_buckets(asked.days))
+        if self.season is not None and asked.dates is not None:
+            x_MD = x_MD + self.season(seasons_of(asked.dates))
         found: Tensor = self.norm_last(x_MD)
         return found
 

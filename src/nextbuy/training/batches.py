@@ -12,16 +12,19 @@ Legend: W windows, B windows of a batch, L positions, M states that are asked, N
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import Histories, Int64
+from nextbuy.data.histories import Float32, Histories, Int64
 from nextbuy.errors import TrainingError
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items
 from nextbuy.nn.transformer import NUM_GAPS
 from nextbuy.seeding import generator
 from nextbuy.splitting.baskets import basket_starts
+
+_DAY: Final = 86_400e6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,8 +38,10 @@ class Batch:
         openings: Position of its row at which the basket of each position begins, [B, L].
         gaps: Bucket of the time between the two purchases before each position, [B, L]; None where
             time is only an order.
-        waits: Bucket of the time from the purchase before each position to a moment between it and
-            the position's own, drawn uniformly, [B, L]; or None.
+        days: From the purchase before each position to the moment when the position is asked, which
+            lies between it and the position's own and is drawn uniformly, [B, L]; `nan` where there
+            is none before. None where time is only an order.
+        moments: These moments, UTC microseconds, [B, L]; or None.
         own: Own items of the states of `questions()`, where they were asked for.
     """
 
@@ -45,7 +50,8 @@ class Batch:
     targets: Int64
     openings: Int64
     gaps: Int64 | None = None
-    waits: Int64 | None = None
+    days: Float32 | None = None
+    moments: Int64 | None = None
     own: OwnItems | None = None
 
     @property
@@ -167,9 +173,9 @@ def epoch_batches(
         piece = int(sequence[number])
         members = order[cuts[piece] : cuts[piece + 1]]
         rng = generator(seed, "baskets", epoch, number)
-        batch, moments = _collate(histories, windows, members, rng, shuffle_histories)
+        batch = _collate(histories, windows, members, rng, shuffle_histories)
         if facts is not None:
-            found = _own_items(histories, facts, windows.starts[members], batch, moments)
+            found = _own_items(histories, facts, windows.starts[members], batch)
             batch = replace(batch, own=found)
         yield batch
 
@@ -193,8 +199,7 @@ def _collate(
     members: Int64,
     rng: np.random.Generator,
     shuffle_histories: bool,
-) -> tuple[Batch, Int64 | None]:
-    """A batch, and the moments at which its positions are asked, [B, L]."""
+) -> Batch:
     starts, lengths = windows.starts[members], windows.lengths[members]
     L = int(lengths.max())
     inside_BL = np.arange(L) < lengths[:, None]
@@ -211,16 +216,16 @@ def _collate(
         items_BL = np.take_along_axis(items_BL, shuffled, axis=1)
     first_input = np.where(opens, 0, histories.items[previous])
     inputs_BL = np.concatenate([first_input[:, None], items_BL[:, :-1]], axis=1).astype(np.int64)
-    gaps_BL, waits_BL, moments_BL = _times(histories, rows_BL, opens, rng)
-    batch = Batch(
+    gaps_BL, days_BL, moments_BL = _times(histories, rows_BL, opens, rng)
+    return Batch(
         inputs=inputs_BL,
         marks=(marks_BL & inside_BL).astype(np.int64),
         targets=items_BL,
         openings=np.maximum.accumulate(np.where(marks_BL, np.arange(L), 0), axis=1),
         gaps=gaps_BL,
-        waits=waits_BL,
+        days=days_BL,
+        moments=moments_BL,
     )
-    return batch, moments_BL
 
 
 def _own_items(
@@ -228,7 +233,6 @@ def _own_items(
     facts: PurchaseFacts,
     window_starts: Int64,
     batch: Batch,
-    moments_BL: Int64 | None,
 ) -> OwnItems:
     """Of the states that the batch asks."""
     states_M = batch.questions().states
@@ -241,14 +245,14 @@ def _own_items(
         starts=histories.offsets[users],
         ends=ends,
         baskets=histories.baskets[ends].astype(np.int64),
-        moments=None if moments_BL is None else moments_BL.reshape(-1)[states_M],
+        moments=None if batch.moments is None else batch.moments.reshape(-1)[states_M],
     )
 
 
 def _times(
     histories: Histories, rows_BL: Int64, opens: NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[Int64 | None, Int64 | None, Int64 | None]:
-    """`gaps` and `waits` of a batch whose purchases are these rows, and when they are asked."""
+) -> tuple[Int64 | None, Float32 | None, Int64 | None]:
+    """`gaps`, `days` and `moments` of a batch whose purchases are these rows."""
     if histories.time_kind != "dates":
         return None, None, None
     # The row before the window, twice: its own gap is not known here, nor is it of any use.
@@ -258,10 +262,10 @@ def _times(
     gaps_BL = np.zeros_like(rows_BL)
     gaps_BL[:, 1:] = gap_buckets(between_BL[:, :-1])
     waited_BL = (rng.random(between_BL.shape) * between_BL).astype(np.int64)
-    waits_BL = gap_buckets(waited_BL)
+    days_BL = (waited_BL / _DAY).astype(np.float32)
     gaps_BL[opens, :2] = 0  # nothing lies before the first purchase
-    waits_BL[opens, 0] = 0
-    return gaps_BL, waits_BL, times_BL[:, :-1] + waited_BL
+    days_BL[opens, 0] = np.nan
+    return gaps_BL, days_BL, times_BL[:, :-1] + waited_BL
 
 
 def gap_buckets(microseconds: NDArray[np.integer] | NDArray[np.float64]) -> Int64:

@@ -10,7 +10,7 @@ from typing import Any
 from nextbuy.data.histories import Histories
 from nextbuy.errors import NonFiniteLossError, TrainingError
 from nextbuy.nn.network import Weights
-from nextbuy.nn.own_items import PurchaseFacts, purchase_facts
+from nextbuy.nn.own_items import PurchaseFacts
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.storage import failpoint
 from nextbuy.training.batches import (
@@ -58,7 +58,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     deadline: float | None = None,
-    with_own_items: bool = False,
+    facts: PurchaseFacts | None = None,
 ) -> TrainingResult:
     """Train until the epochs are over, validation stops getting better, or the time is up.
 
@@ -77,7 +77,7 @@ def train(
         progress: Told about every step.
         deadline: Moment of `time.monotonic()` to end by. The learning rate then falls with the
             time that is gone, and the bytes depend on the speed of the machine.
-        with_own_items: Whether batches have own items.
+        facts: About the purchases, for networks with a repeat head: batches then have own items.
 
     Raises:
         TimeIsUpError: If there is no time for a step and a validation.
@@ -92,7 +92,7 @@ def train(
     run = _Run(
         engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
         Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
-        purchase_facts(histories) if with_own_items else None,
+        facts,
     )  # fmt: skip
     run.progress.start("train", config.epochs * run.batches_per_epoch, done=state.step)
     try:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from nextbuy.nn.transformer import TransformerNetwork
 from nextbuy.seeding import stream_seed
 from nextbuy.training.batches import Batch, Questions
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
+
+_DAY: Final = 86_400e6
 
 
 def torch_device(name: str) -> torch.device:
@@ -46,6 +48,8 @@ def own_tensors(own: OwnItems) -> OwnTensors:
     return OwnTensors(
         owners=torch.from_numpy(own.owners),
         items=torch.from_numpy(own.items.astype(np.int64)),
+        groups=torch.from_numpy(own.groups),
+        days=torch.from_numpy(own.days),
         features=torch.from_numpy(own.features),
         summaries=torch.from_numpy(own.summaries),
     )
@@ -108,13 +112,17 @@ class TorchEngine:
         return value
 
     def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
-        waits = None if batch.waits is None else batch.waits.reshape(-1)[asked.states]
+        days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
+        dates = None
+        if batch.moments is not None:
+            dates = (batch.moments.reshape(-1)[asked.states] / _DAY).astype(np.float32)
         return Sequences(
             items=self._moved(batch.inputs),
             marks=self._moved(batch.marks),
             states=self._moved(asked.states),
             gaps=None if batch.gaps is None else self._moved(batch.gaps),
-            waits=None if waits is None else self._moved(waits),
+            days=None if days is None else self._moved(days),
+            dates=None if dates is None else self._moved(dates),
             own=None if batch.own is None else own_tensors(batch.own).to(self._device),
         )
 
