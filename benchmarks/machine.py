@@ -46,7 +46,7 @@ def in_its_own_process(script: str, arguments: list[str], threads: int) -> dict[
         command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | limits
     )
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"{arguments[-1]}: {found}", file=sys.stderr, flush=True)
+    print(f"{' '.join(arguments)}: {found}", file=sys.stderr, flush=True)
     return found
 
 
