@@ -12,7 +12,6 @@ excluded pairs, N survivors, k items that are wanted.
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,18 +126,22 @@ def _score_blocks(
 def _write_scores(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
     """Products of all states and some rows of the table, into `scores_MB`."""
     if rows_BD.dtype == states_MD.dtype:
-        if len(states_MD) == 1 and rows_BD.device.type == "cpu":
-            # A single state waits for memory, and NumPy's product reads it faster than torch's.
-            np.matmul(rows_BD.numpy(), states_MD[0].numpy(), out=scores_MB[0].numpy())
-        else:
-            torch.mm(states_MD, rows_BD.t(), out=scores_MB)
+        _write_products(states_MD, rows_BD, scores_MB)
         return
     size = max(1, _CONVERTED * torch.get_num_threads() // rows_BD.shape[1])
     buffer_CD = states_MD.new_empty(min(size, len(rows_BD)), rows_BD.shape[1])
     for start in range(0, len(rows_BD), size):
         piece_CD = rows_BD[start : start + size]
         converted_CD = buffer_CD[: len(piece_CD)].copy_(piece_CD)
-        torch.mm(states_MD, converted_CD.t(), out=scores_MB[:, start : start + len(piece_CD)])
+        _write_products(states_MD, converted_CD, scores_MB[:, start : start + len(piece_CD)])
+
+
+def _write_products(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
+    if len(states_MD) == 1:
+        # The product with a vector runs on one core; asked twice, a state is a matrix, on all.
+        scores_MB.copy_(torch.mm(states_MD.expand(2, -1), rows_BD.t())[:1])
+    else:
+        torch.mm(states_MD, rows_BD.t(), out=scores_MB)
 
 
 def _bound_of_groups(highest_MX: Tensor, k: int) -> Tensor:
