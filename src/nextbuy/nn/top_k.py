@@ -138,7 +138,7 @@ def _write_scores(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None
 
 def _write_products(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
     if len(states_MD) == 1:
-        # The product with a vector runs on one core; asked twice, a state is a matrix, on all.
+        # A product with a vector gains nothing from a second core; one with two rows does.
         scores_MB.copy_(torch.mm(states_MD.expand(2, -1), rows_BD.t())[:1])
     else:
         torch.mm(states_MD, rows_BD.t(), out=scores_MB)
