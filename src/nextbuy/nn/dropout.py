@@ -20,5 +20,6 @@ def drop(x: Tensor, probability: float, generator: torch.Generator | None) -> Te
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     # random_() of int64 leaves the sign bit 0; the full range needs its own bounds.
     words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
-    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-    return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - dropped))
+    drawn = words.view(torch.uint8)[: x.numel()].view(x.shape)
+    kept = torch.ge(drawn, dropped, out=torch.empty_like(x))  # 1.0 or 0.0
+    return x * kept.mul_(_STEPS / (_STEPS - dropped))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_BYTES: Final = 2**23
-_FEWEST_ROWS: Final = 16
+_FEWEST_ROWS: Final = 32
 _LEAST: Final = 1e-38
 
 
@@ -79,19 +79,19 @@ class _FullSoftmax(torch.autograd.Function):
         for number, start in enumerate(range(0, num_states, rows)):
             h_CR = hidden_MR[start : start + rows]
             p_CV = buffer[: len(h_CR)]
-            torch.addmm(bias_V, h_CR, weight_VR.t(), out=p_CV)
-            torch.softmax(p_CV, dim=1, out=p_CV)
+            torch.softmax(torch.mm(h_CR, weight_VR.t(), out=p_CV).add_(bias_V), dim=1, out=p_CV)
             here = slice(ends[number], ends[number + 1])
             row, item = owners_N[here] - start, targets_N[here]
             log_p = p_CV[row, item].clamp_min_(_LEAST).log_()
             likelihoods[here], share = _mixed(log_p, log_own_N, log_rest_N, here)
             shares[here] = share
             weights = torch.zeros_like(p_CV[:, 0]).index_add_(0, row, share)
-            p_CV.mul_(weights[:, None])
-            p_CV.index_put_((row, item), -share, accumulate=True)
-            torch.mm(p_CV, weight_VR, out=d_hidden[start : start + rows])
-            d_weight.addmm_(p_CV.t(), h_CR)
-            d_bias.add_(p_CV.sum(0))
+            d_hidden[start : start + rows] = torch.mm(p_CV, weight_VR).mul_(weights[:, None])
+            d_weight.addmm_(p_CV.t(), h_CR * weights[:, None])
+            d_bias.addmv_(p_CV.t(), weights)
+        d_hidden.index_add_(0, owners_N, weight_VR[targets_N] * shares[:, None], alpha=-1)
+        d_weight.index_add_(0, targets_N, hidden_MR[owners_N] * shares[:, None], alpha=-1)
+        d_bias.index_add_(0, targets_N, shares, alpha=-1)
         for gradient in (d_hidden, d_weight, d_bias):
             gradient.mul_(1.0 / num_targets)
         ctx.is_mixed = log_own_N is not None

@@ -1,0 +1,181 @@
+"""The best items of a large catalog for some states: exact, without holding all scores.
+
+Items are scored a block at a time. Of each group of items only the highest score is compared with
+the state's bound, the k-th best score so far; after some blocks hardly any group passes. What
+passes waits in a pool, which is cut to the best k now and then, and that raises the bound. The
+result is that of a stable sort of all scores: nothing is approximated.
+
+Legend: M states, V items, D width, B items of a block, G items of a group, X groups of a block, P
+excluded pairs, N survivors, k items that are wanted.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_MOST_STATES: Final = 512
+"""States that are asked at once; more would need more memory and save nothing."""
+
+_FEWEST_ITEMS: Final = 2**14
+_BLOCK_SCORES: Final = 2**19
+_GROUP: Final = 32
+_CONVERTED: Final = 2**18
+"""Numbers of a table of 16 bits that a core converts at once: they stay in its cache."""
+
+_NONE: Final = torch.iinfo(torch.int64).min
+"""Less than the key of any score."""
+
+
+def top_items(
+    states_MD: Tensor,
+    table_VD: Tensor,
+    k: int,
+    *,
+    bias_V: Tensor | None = None,
+    excluded: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k items of the highest score for each state, best first; of equal ones the lower item.
+
+    Sums of products are rounded as the matrix product of the moment rounds them: asked alone, a
+    state may have scores that differ in the last bits.
+
+    Args:
+        states_MD: Queries, single precision.
+        table_VD: One row an item (at least one), of 32 or of 16 bits; sums are of 32 bits.
+        k: At least 1; at most V are returned.
+        bias_V: Added to the scores, single precision.
+        excluded: States (0..M-1) and for each an item (0..V-1) that must not be returned, [P] each.
+
+    Returns:
+        Items 0..V-1 and their scores, [M, min(k, V)] each. A score of -inf means that an item
+        cannot be had, as if it were excluded; places that stay empty have item -1 and score -inf.
+        Scores must not be `nan`.
+    """
+    k = min(k, len(table_VD))
+    nothing = torch.empty(0, dtype=torch.int64, device=states_MD.device)
+    owners_P, items_P = (nothing, nothing) if excluded is None else excluded
+    by_item = items_P.argsort()
+    owners_P, items_P = owners_P[by_item], items_P[by_item]
+    found = [nothing.view(0, 1).expand(0, k)]
+    for start in range(0, len(states_MD), _MOST_STATES):
+        part = states_MD[start : start + _MOST_STATES]
+        ours = (owners_P >= start) & (owners_P < start + len(part))
+        pairs = owners_P[ours] - start, items_P[ours]
+        blocks = _score_blocks(part, table_VD, bias_V, pairs, k)
+        found.append(_best_keys(blocks, len(part), k, states_MD.device))
+    return _read(torch.cat(found))
+
+
+def _best_keys(
+    blocks: Iterator[tuple[int, Tensor]], num_states: int, k: int, device: torch.device
+) -> Tensor:
+    """Keys of the best items of all blocks, [M, k], best first."""
+    bound_M = torch.full((num_states,), -torch.inf, device=device)
+    pool = [torch.full((num_states, k), _NONE, device=device)]
+    for start, scores_MGX in blocks:
+        highest_MX = scores_MGX.amax(1)
+        passes_MX = highest_MX > bound_M[:, None]
+        if int(passes_MX.sum()) > 2 * k * num_states:
+            bound_M = torch.maximum(bound_M, _bound_of_groups(highest_MX, k))
+            passes_MX = highest_MX > bound_M[:, None]
+        owners, groups = passes_MX.nonzero(as_tuple=True)
+        candidates = scores_MGX[owners, :, groups]
+        rows, members = (candidates > bound_M[owners, None]).nonzero(as_tuple=True)
+        items_N = start + members * highest_MX.shape[1] + groups[rows]
+        keys_N = _keys(candidates[rows, members], items_N)
+        pool.append(_in_rows(keys_N, owners[rows], num_states))
+        if sum(keys.shape[1] for keys in pool) > 2 * k:
+            pool = [torch.cat(pool, dim=1).topk(k).values]
+            bound_M = torch.maximum(bound_M, _read(pool[0][:, -1])[1])
+    return torch.cat(pool, dim=1).topk(k).values
+
+
+def _score_blocks(
+    states_MD: Tensor,
+    table_VD: Tensor,
+    bias_V: Tensor | None,
+    excluded: tuple[Tensor, Tensor],
+    k: int,
+) -> Iterator[tuple[int, Tensor]]:
+    """The first item of each block, and the scores of the block in groups, [M, G, X].
+
+    Item g * X + x of a block is member g of group x: the maxima of groups are then those of whole
+    vectors. The last block is filled up with -inf. Each block is written over the one before.
+    """
+    M, V = len(states_MD), len(table_VD)
+    size = min(V, max(_FEWEST_ITEMS, _BLOCK_SCORES // M))
+    num_members = min(_GROUP, max(1, size // (4 * k)))
+    num_groups = -(-size // num_members)
+    buffer_MB = states_MD.new_full((M, num_members * num_groups), -torch.inf)
+    owners_P, items_P = excluded
+    edges = torch.searchsorted(items_P, torch.arange(0, V + size, size, device=items_P.device))
+    for number, start in enumerate(range(0, V, size)):
+        end = min(start + size, V)
+        scores_MB = buffer_MB[:, : end - start]
+        _write_scores(states_MD, table_VD[start:end], scores_MB)
+        buffer_MB[:, end - start :] = -torch.inf
+        if bias_V is not None:
+            scores_MB += bias_V[start:end]
+        here = slice(int(edges[number]), int(edges[number + 1]))
+        scores_MB[owners_P[here], items_P[here] - start] = -torch.inf
+        yield start, buffer_MB.view(M, num_members, num_groups)
+
+
+def _write_scores(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
+    """Products of all states and some rows of the table, into `scores_MB`."""
+    if rows_BD.dtype == states_MD.dtype:
+        _write_products(states_MD, rows_BD, scores_MB)
+        return
+    size = max(1, _CONVERTED * torch.get_num_threads() // rows_BD.shape[1])
+    buffer_CD = states_MD.new_empty(min(size, len(rows_BD)), rows_BD.shape[1])
+    for start in range(0, len(rows_BD), size):
+        piece_CD = rows_BD[start : start + size]
+        converted_CD = buffer_CD[: len(piece_CD)].copy_(piece_CD)
+        _write_products(states_MD, converted_CD, scores_MB[:, start : start + len(piece_CD)])
+
+
+def _write_products(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
+    if len(states_MD) == 1:
+        # A product with a vector gains nothing from a second core; one with two rows does.
+        scores_MB.copy_(torch.mm(states_MD.expand(2, -1), rows_BD.t())[:1])
+    else:
+        torch.mm(states_MD, rows_BD.t(), out=scores_MB)
+
+
+def _bound_of_groups(highest_MX: Tensor, k: int) -> Tensor:
+    """Just below what the k-th best score is at least: k groups have a score as high as this."""
+    if highest_MX.shape[1] < k:
+        return torch.full_like(highest_MX[:, 0], -torch.inf)
+    kth_M = highest_MX.topk(k, sorted=False).values.amin(1)
+    return torch.nextafter(kth_M, torch.full_like(kth_M, -torch.inf))
+
+
+def _in_rows(keys_N: Tensor, owners_N: Tensor, num_owners: int) -> Tensor:
+    """A row of keys for each owner, as long as the longest; `owners_N` ascend."""
+    counts_M = torch.bincount(owners_N, minlength=num_owners)
+    firsts_M = counts_M.cumsum(0) - counts_M
+    places_N = torch.arange(len(owners_N), device=owners_N.device) - firsts_M[owners_N]
+    rows_MW = keys_N.new_full((num_owners, int(counts_M.max())), _NONE)
+    rows_MW[owners_N, places_N] = keys_N
+    return rows_MW
+
+
+def _keys(scores_N: Tensor, items_N: Tensor) -> Tensor:
+    """Integers in the order of the scores and, of equal scores, against that of the items."""
+    bits_N = (scores_N + 0.0).view(torch.int32).to(torch.int64)  # -0 becomes 0
+    return _ordered(bits_N) * 2**32 + (2**32 - 1 - items_N)
+
+
+def _read(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Items and scores of keys; -1 and -inf of `_NONE`."""
+    items = 2**32 - 1 - (keys & (2**32 - 1))
+    scores = _ordered(keys >> 32).to(torch.int32).view(torch.float32)
+    is_there = keys != _NONE
+    return torch.where(is_there, items, -1), torch.where(is_there, scores, -torch.inf)
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    """The bits of floats as integers of the same order, and back: negative ones turn around."""
+    return torch.where(bits < 0, bits ^ (2**31 - 1), bits)
