@@ -27,6 +27,7 @@ import polars as pl
 from nextbuy.data.histories import Histories, offsets_of
 from nextbuy.timing.bg_nbd import BetaGeometricParameters, BgNbd
 from nextbuy.timing.mbg_nbd import MbgNbd
+from nextbuy.timing.pareto_nbd import ParetoNbd
 from nextbuy.timing.repeat_purchases import RepeatPurchases, repeat_purchases
 
 HERE = Path(__file__).parent
@@ -42,7 +43,7 @@ PUBLISHED = {
                    "log_likelihood": "-9595.0", "holdout_correlation": ".630"},
 }  # fmt: skip
 """Fader, Hardie and Lee 2005, tables 2 and 3, to the digits given."""
-MODELS: tuple[Any, ...] = (BgNbd, MbgNbd)
+MODELS: tuple[Any, ...] = (BgNbd, MbgNbd, ParetoNbd)
 FITS = 7
 
 

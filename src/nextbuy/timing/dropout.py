@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from nextbuy.data.histories import Histories, Int64
@@ -154,15 +154,24 @@ class DropoutModel(ABC, Generic[P]):
 class DropoutOutlook(Outlook):
     """What a fitted model says about users with given counts."""
 
-    def __init__(self, model: DropoutModel[P], counts: RepeatPurchases) -> None:
+    def __init__(
+        self, model: DropoutModel[P], counts: RepeatPurchases, log_seen: Float64 | None = None
+    ) -> None:
         self._model = model
+        self._counts = counts
         self._x, self._t_x, self._T = (
             v[:, None] for v in (counts.repeats, counts.last, counts.age)
         )
-        self._log_seen = model.log_likelihood(self._x, self._t_x, self._T)
+        self._log_seen = (
+            model.log_likelihood(self._x, self._t_x, self._T) if log_seen is None else log_seen
+        )
 
     def __len__(self) -> int:
         return len(self._x)
+
+    def take(self, users: NDArray[np.integer]) -> "DropoutOutlook":
+        """See `Outlook.take`."""
+        return DropoutOutlook(self._model, self._counts.take(users), self._log_seen[users])
 
     def log_survival(self, days: Float64) -> Float64:
         """See `Outlook.log_survival`."""

@@ -21,7 +21,7 @@ from nextbuy.errors import ConfigError
 from nextbuy.timing.events import Float64
 
 _MOST_STEPS: Final = 200
-_CLOSE: Final = 1e-11
+_CLOSE: Final = 1e-6
 _SHORTEST_LOG_DAYS, _LONGEST_LOG_DAYS = -30.0, 600.0
 
 
@@ -30,6 +30,11 @@ class Outlook(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @abstractmethod
+    def take(self, users: NDArray[np.integer]) -> "Outlook":
+        """The outlook of some users, in the order given (positions may repeat)."""
+        ...
 
     @abstractmethod
     def log_survival(self, days: Float64) -> Float64:
@@ -135,31 +140,46 @@ def horizons(days: ArrayLike) -> Float64:
 
 
 def _quantiles(outlook: Outlook, probabilities_Q: Float64) -> Float64:
-    """Newton's method on log survival by log days, kept inside a shrinking bracket."""
+    """Newton's method on log survival by log days, inside a shrinking bracket; P pairs of user and
+    probability, of which only those without an answer go on."""
+    shape = (len(outlook), len(probabilities_Q))
     target_Q = np.log1p(-probabilities_Q)
-    shape = (len(outlook), len(target_Q))
     never_U1 = outlook.log_survival(np.array([np.inf]))
-    unknown_UQ = np.broadcast_to(np.isnan(never_U1), shape)
-    infinite_UQ = never_U1 >= target_Q
-    low_UQ, high_UQ = np.full(shape, _SHORTEST_LOG_DAYS), np.full(shape, _LONGEST_LOG_DAYS)
-    at_UQ = np.full(shape, 3.0)  # about 20 days
+    answers_P = np.where(np.isnan(never_U1), np.nan, np.where(never_U1 >= target_Q, np.inf, 0.0))
+    answers_P = np.broadcast_to(answers_P, shape).flatten()
+    left_P = np.flatnonzero(answers_P == 0)
+    target_P = np.broadcast_to(target_Q, shape).ravel()[left_P]
+    asked = outlook.take(left_P // shape[1])
+    low_P = np.full(len(left_P), _SHORTEST_LOG_DAYS)
+    high_P = np.full(len(left_P), _LONGEST_LOG_DAYS)
+    at_P = np.full(len(left_P), 3.0)  # about 20 days
     for _ in range(_MOST_STEPS):
-        days_UQ = np.exp(at_UQ)
-        survival_UQ = outlook.log_survival(days_UQ)
-        above_UQ = survival_UQ > target_Q
-        low_UQ = np.where(above_UQ, at_UQ, low_UQ)
-        high_UQ = np.where(above_UQ, high_UQ, at_UQ)
-        with np.errstate(all="ignore"):
-            slope_UQ = np.exp(outlook.log_density(days_UQ) - survival_UQ + at_UQ)
-            next_UQ = at_UQ + (survival_UQ - target_Q) / slope_UQ
-        inside_UQ = (next_UQ > low_UQ) & (next_UQ < high_UQ)
-        wide_UQ = high_UQ - low_UQ
-        # Far from the answer half a huge bracket is too far: at most tenfold.
-        halved_UQ = np.clip(low_UQ + wide_UQ / 2, at_UQ - 2.3, at_UQ + 2.3)
-        next_UQ = np.where(inside_UQ, np.clip(next_UQ, at_UQ - 8, at_UQ + 8), halved_UQ)
-        done_UQ = (np.abs(next_UQ - at_UQ) < _CLOSE) | (wide_UQ < _CLOSE)
-        at_UQ = next_UQ
-        if (done_UQ | unknown_UQ | infinite_UQ).all():
+        if not len(left_P):
             break
-    days_UQ = np.where(infinite_UQ, np.inf, np.exp(at_UQ))
-    return np.where(unknown_UQ, np.nan, days_UQ)
+        next_P, low_P, high_P = _step(asked, at_P, target_P, low_P, high_P)
+        # Newton's error is about the square of its step.
+        done_P = (np.abs(next_P - at_P) < _CLOSE) | (high_P - low_P < _CLOSE**2)
+        answers_P[left_P] = np.exp(next_P)
+        going = np.flatnonzero(~done_P)
+        if len(going) < len(left_P):
+            left_P, target_P, asked = left_P[going], target_P[going], asked.take(going)
+            next_P, low_P, high_P = next_P[going], low_P[going], high_P[going]
+        at_P = next_P
+    return answers_P.reshape(shape)
+
+
+def _step(
+    asked: Outlook, at_P: Float64, target_P: Float64, low_P: Float64, high_P: Float64
+) -> tuple[Float64, Float64, Float64]:
+    """The next log days to try, and the bracket."""
+    days_P1 = np.exp(at_P)[:, None]
+    survival_P = asked.log_survival(days_P1)[:, 0]
+    excess_P = survival_P - target_P
+    low_P, high_P = np.where(excess_P > 0, at_P, low_P), np.where(excess_P > 0, high_P, at_P)
+    with np.errstate(all="ignore"):  # where the density is 0 the step is infinite, and not taken
+        slope_P = np.exp(asked.log_density(days_P1)[:, 0] - survival_P + at_P)
+        newton_P = np.clip(at_P + excess_P / slope_P, at_P - 8.0, at_P + 8.0)
+    # Far from the answer half a huge bracket is too far: at most tenfold.
+    halved_P = np.clip((low_P + high_P) / 2.0, at_P - 2.3, at_P + 2.3)
+    inside_P = (newton_P > low_P) & (newton_P < high_P)
+    return np.where(inside_P, newton_P, halved_P), low_P, high_P

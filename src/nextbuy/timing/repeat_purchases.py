@@ -6,6 +6,7 @@ Legend: U users, D distinct triples (x, t_x, T).
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import EmptyDataError
@@ -30,6 +31,15 @@ class RepeatPurchases:
 
     def __len__(self) -> int:
         return len(self.repeats)
+
+    def take(self, users: NDArray[np.integer]) -> "RepeatPurchases":
+        """Some of the rows, in the order given (positions may repeat)."""
+        return RepeatPurchases(
+            repeats=self.repeats[users],
+            last=self.last[users],
+            age=self.age[users],
+            weights=self.weights[users],
+        )
 
     def collapsed(self) -> "RepeatPurchases":
         """The distinct rows of users who bought, with the sum of their weights.
