@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.special import betaln, digamma, expit, gammaln, polygamma, xlogy
+from scipy.special import betaln, digamma, expit, gammaln, log_expit, polygamma, xlogy
 
 from nextbuy.errors import ConfigError
 from nextbuy.timing.events import Float64
@@ -31,6 +31,8 @@ _SMALL: Final = 1e-16
 _LIKE: Final = 30.0
 _REACH: Final = 4.6
 """sinh of it is 50 standard deviations."""
+_WIDEST: Final = 8.0
+"""Standard deviation of logit p beyond which steps grow no finer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,8 @@ def log_likelihood(parameters: Parameters, x: Float64, t_x: Float64, T: Float64)
     """Log L of the module's docstring; T may be infinite."""
     p, n = parameters, x + parameters.first
     active = -(p.r + x) * np.log(p.alpha + T)
-    total = np.logaddexp(active, _log_dropped(p, x, t_x))
+    with np.errstate(invalid="ignore"):  # users who never bought are nan, and stay so
+        total = np.logaddexp(active, _log_dropped(p, x, t_x))
     return np.asarray(
         gammaln(p.r + x) - gammaln(p.r) + xlogy(p.r, p.alpha)
         + betaln(p.a, p.b + n) - betaln(p.a, p.b) + total
@@ -185,24 +188,32 @@ def _series(m: float, a: float, c: Float64, y: Float64) -> Float64:
 
 
 def _integrated(a: float, B: Float64, k: Float64, z: Float64) -> Float64:
-    """E[(1 - (1 + p z)^-k) / p] for p ~ Beta(a, B), by the trapezoidal rule.
+    """E[g(p)], g(p) = (1 - (1 + p z)^-k) / p, for p ~ Beta(a, B), by the trapezoidal rule.
 
     In s, where logit p = mean + sd sinh s with the mean and sd that logit p has: the tails of the
-    density, which are exponential in logit p, then fall doubly exponentially.
+    density, which are exponential in logit p, then fall doubly exponentially. Below a = 1, where
+    the left tail is so long that g happens in a corner of it, E_a[g] = g(0) - a / (a + B) times
+    E_(a + 1)[(g(0) - g(p)) / p].
     """
-    mean = digamma(a) - digamma(B)
-    sd = np.sqrt(polygamma(1, a) + polygamma(1, B))
-    step = 0.15 / max(1.0, float(np.nanmax(sd, initial=1.0)))
+    shifted = a < 1.0
+    shape = a + 1.0 if shifted else a
+    mean = digamma(shape) - digamma(B)
+    sd = np.sqrt(polygamma(1, shape) + polygamma(1, B))
+    step = 0.15 / min(max(1.0, float(np.nanmax(sd, initial=1.0))), _WIDEST)
     numerator, denominator = np.zeros(()), np.zeros(())
     for s in np.arange(-_REACH, _REACH + step, step):
         logit = mean + sd * np.sinh(s)
-        log_p, log_q = -np.logaddexp(0.0, -logit), -np.logaddexp(0.0, logit)
-        density = np.exp(a * log_p + B * log_q - betaln(a, B)) * np.cosh(s)
-        p = np.exp(log_p)
-        purchases = np.where(p * k > 0, -np.expm1(-k * np.log1p(p * z)) / p, k * z)
-        numerator = numerator + density * purchases
+        log_p, log_q = log_expit(logit), log_expit(-logit)
+        density = np.exp(shape * log_p + B * log_q - betaln(shape, B)) * np.cosh(s)
+        p = np.maximum(np.exp(log_p), _SMALL**2)
+        value = -np.expm1(-k * np.log1p(p * z)) / p
+        if shifted:  # by its first terms where the difference would cancel
+            fall = k * (k + 1.0) * z**2 * (0.5 - (k + 2.0) * p * z / 6.0)
+            value = np.where((k + 2.0) * p * z < 1e-5, fall, (k * z - value) / p)
+        numerator = numerator + density * value
         denominator = denominator + density
-    return np.asarray(numerator / denominator)
+    mean_value = numerator / denominator
+    return np.asarray(k * z - a / (a + B) * mean_value if shifted else mean_value)
 
 
 def _log_dropped(p: Parameters, x: Float64, t_x: Float64) -> Float64:

@@ -55,7 +55,8 @@ def log_likelihood(parameters: Parameters, x: Float64, t_x: Float64, T: Float64)
     p = parameters
     constant = gammaln(p.r + x) - gammaln(p.r) + p.r * np.log(p.alpha) + p.s * np.log(p.beta)
     dropped = _dropped(p, x, t_x, T, means=False).log
-    return np.asarray(constant + np.logaddexp(_log_active(p, x, T), dropped))
+    with np.errstate(invalid="ignore"):  # users who never bought are nan, and stay so
+        return np.asarray(constant + np.logaddexp(_log_active(p, x, T), dropped))
 
 
 def log_next(parameters: Parameters, x: Float64, T: Float64) -> Float64:
