@@ -95,13 +95,25 @@ def events_before(histories: Histories, as_of: int | Int64) -> Events:
             "give one moment for all, or one a user."
         )
     as_of_U = np.array(np.broadcast_to(moments, len(histories)))
-    owners_N = histories.owners
-    seen_N = histories.times < np.repeat(as_of_U, histories.lengths)
-    owners_N, times_N = owners_N[seen_N], histories.times[seen_N]
-    baskets_N, days_N = histories.baskets[seen_N], times_N // DAY
-    opens_N = np.ones(len(owners_N), dtype=bool)
+    rows_N, opens_N = _seen(histories, as_of_U)
+    first_rows_E = rows_N[opens_N]
+    counts_U = np.bincount(histories.owners[first_rows_E], minlength=len(histories))
+    return Events(times=histories.times[first_rows_E], offsets=offsets_of(counts_U), as_of=as_of_U)
+
+
+def event_of_each_purchase(histories: Histories, events: Events) -> tuple[Int64, Int64]:
+    """The rows of `histories` that lie before the events' `as_of`, and each one's event."""
+    rows_N, opens_N = _seen(histories, events.as_of)
+    return rows_N, np.cumsum(opens_N) - 1
+
+
+def _seen(histories: Histories, as_of_U: Int64) -> tuple[Int64, NDArray[np.bool_]]:
+    """Rows strictly before the moments, and which of them open an event."""
+    rows_N = np.flatnonzero(histories.times < np.repeat(as_of_U, histories.lengths))
+    owners_N, baskets_N = histories.owners[rows_N], histories.baskets[rows_N]
+    days_N = histories.times[rows_N] // DAY
+    opens_N = np.ones(len(rows_N), dtype=bool)
     opens_N[1:] = (owners_N[1:] != owners_N[:-1]) | (
         (baskets_N[1:] != baskets_N[:-1]) & (days_N[1:] != days_N[:-1])
     )
-    counts_U = np.bincount(owners_N[opens_N], minlength=len(histories))
-    return Events(times=times_N[opens_N], offsets=offsets_of(counts_U), as_of=as_of_U)
+    return rows_N, opens_N

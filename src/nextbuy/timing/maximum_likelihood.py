@@ -42,7 +42,13 @@ class Maximum:
     at_edge: tuple[str, ...]
 
 
-def maximize(objective: Objective, starts: Sequence[Float64], names: Sequence[str]) -> Maximum:
+def maximize(
+    objective: Objective,
+    starts: Sequence[Float64],
+    names: Sequence[str],
+    *,
+    close: float = 1e-9,
+) -> Maximum:
     """Climb from the first start that leads to a maximum.
 
     BFGS, whose memory of all four directions suits the narrow ridges of these likelihoods; where
@@ -53,6 +59,7 @@ def maximize(objective: Objective, starts: Sequence[Float64], names: Sequence[st
         objective: See `Objective`. Should be scaled so that good parameters are near 1.
         starts: Log-parameters to start from, the likeliest first.
         names: Of the parameters, for messages.
+        close: Slope at which the climb ends.
 
     Raises:
         TrainingError: If no start leads to a maximum.
@@ -69,7 +76,7 @@ def maximize(objective: Objective, starts: Sequence[Float64], names: Sequence[st
     tried: list[Maximum] = []
     for start in starts:
         for method in ("BFGS", "L-BFGS-B"):
-            place = _climb(descend, start, method)
+            place = _climb(descend, start, method, close)
             found = _described(descend, place, names, calls)
             tried.append(found)
             if found.steepness <= _STEEPEST and (method == "L-BFGS-B" or not found.at_edge):
@@ -83,16 +90,16 @@ def maximize(objective: Objective, starts: Sequence[Float64], names: Sequence[st
     )
 
 
-def _climb(descend: Objective, start: Float64, method: str) -> Float64:
+def _climb(descend: Objective, start: Float64, method: str, close: float) -> Float64:
     with np.errstate(all="ignore"):  # a line search may try parameters that overflow
         if method == "BFGS":
-            options = {"gtol": 1e-9, "maxiter": 300}
+            options = {"gtol": close, "maxiter": 300}
             return np.asarray(
                 optimize.minimize(descend, start, jac=True, method=method, options=options).x
             )
         done = optimize.minimize(
             descend, start, jac=True, method=method, bounds=[(-BOX, BOX)] * len(start),
-            options={"ftol": 1e-16, "gtol": 1e-9, "maxiter": 2000, "maxfun": 4000, "maxcor": 20},
+            options={"ftol": 1e-16, "gtol": close, "maxiter": 2000, "maxfun": 4000, "maxcor": 20},
         )  # fmt: skip
         return np.asarray(done.x)
 
