@@ -15,7 +15,7 @@ LAYERS = {
     "data": 2,
     **dict.fromkeys(["splitting", "metrics", "nn"], 3),
     "training": 4,
-    "models": 5,
+    **dict.fromkeys(["models", "timing"], 5),
     **dict.fromkeys(["evaluation", "bundle", "testing"], 6),
     "predictor": 7,
     **dict.fromkeys(["report", "tuning", "service", "cluster"], 8),

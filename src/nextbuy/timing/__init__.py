@@ -1,0 +1,1 @@
+"""When each user buys again: statistics of purchase times, and what they say about the future."""

@@ -1,0 +1,206 @@
+"""A blend of timing models: the mixture of their outlooks.
+
+Legend: U users, M members, H horizons.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+from scipy.special import logsumexp
+
+from nextbuy.data.histories import Histories, Int64
+from nextbuy.errors import BundleError, ConfigError, EmptyDataError, NotFittedError
+from nextbuy.storage import check_name
+from nextbuy.timing import stored
+from nextbuy.timing.bg_nbd import BgNbd
+from nextbuy.timing.events import Float64
+from nextbuy.timing.mbg_nbd import MbgNbd
+from nextbuy.timing.pareto_nbd import ParetoNbd
+from nextbuy.timing.protocol import Outlook, TimingModel, log_likelihood
+from nextbuy.timing.renewal import Renewal
+from nextbuy.timing.waits import Waits
+
+_log = logging.getLogger(__name__)
+
+MODELS: Final[dict[str, Any]] = {m.name: m for m in (BgNbd, MbgNbd, ParetoNbd, Renewal)}
+"""Classes by the name under which they are stored."""
+
+_MOST_ROUNDS: Final = 2000
+_CLOSE: Final = 1e-10
+
+
+class Member(stored.Stored):
+    """One member: its model's name, and its share."""
+
+    model: str
+    weight: float = Field(ge=0, le=1)
+
+
+class Members(stored.Stored):
+    """By the name of the member, which is that of its folder."""
+
+    members: dict[str, Member]
+
+
+class TimingBlend:
+    """S(t) = sum over members of w_m S_m(t); density and expectations likewise.
+
+    The weights are those of highest likelihood of observed and censored waits on validation, by
+    expectation-maximisation, and never do worse there than the best member alone.
+
+    Attributes:
+        members: Fitted models by name.
+        weights: By name, sum 1; None before `weigh`.
+    """
+
+    name: ClassVar[str] = "timing-blend"
+
+    def __init__(self, members: Mapping[str, TimingModel]) -> None:
+        if not members:
+            raise ConfigError("A blend of no models was asked for. Give at least one.")
+        self.members = {check_name(name): model for name, model in members.items()}
+        self.weights: dict[str, float] | None = None
+
+    def fit(self, train: Histories, as_of: int | Int64) -> Self:
+        """Fit the members. The weights, if any, stay: they are chosen by `weigh`, before a refit
+        on more data."""
+        for model in self.members.values():
+            model.fit(train, as_of)
+        return self
+
+    def weigh(self, histories: Histories, as_of: int | Int64, waits: Waits) -> Self:
+        """Choose the weights on what came after `as_of`, which no member has seen.
+
+        Raises:
+            EmptyDataError: If no user bought before `as_of`.
+        """
+        known = np.flatnonzero(waits.known)
+        if not len(known):
+            raise EmptyDataError(f"None of {len(histories)} users bought before the validation.")
+        logs_MU = np.stack(
+            [
+                log_likelihood(model.outlook(histories, as_of), waits.days, waits.observed)[known]
+                for model in self.members.values()
+            ]
+        )
+        weights_M = mixture_weights(logs_MU)
+        self.weights = dict(zip(self.members, weights_M.tolist(), strict=True))
+        shares = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights.items())
+        _log.info("Timing is blended of %s.", shares)
+        return self
+
+    def outlook(self, histories: Histories, as_of: int | Int64) -> "MixedOutlook":
+        """See `TimingModel.outlook`."""
+        chosen = [(name, weight) for name, weight in self._weighed().items() if weight > 0]
+        return MixedOutlook(
+            [self.members[name].outlook(histories, as_of) for name, _ in chosen],
+            np.array([weight for _, weight in chosen]),
+        )
+
+    def _weighed(self) -> dict[str, float]:
+        if self.weights is None:
+            raise NotFittedError("The timing blend was asked before it was weighed. Call weigh.")
+        return self.weights
+
+    def save(self, folder: Path) -> None:
+        """Each member in a folder of its own, beside the weights."""
+        members = {
+            name: Member(model=self.members[name].name, weight=weight)
+            for name, weight in self._weighed().items()
+        }
+        stored.save(folder, self.name, blend=Members(members=members))
+        for name in members:
+            (folder / name).mkdir()
+            self.members[name].save(folder / name)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See `TimingModel.load`."""
+        found = stored.load(folder, cls.name, blend=Members)["blend"].members
+        total = sum(member.weight for member in found.values())
+        unknown = {member.model for member in found.values()} - MODELS.keys()
+        if unknown or abs(total - 1.0) > 1e-6:
+            raise BundleError(
+                f"{folder / stored.FILE} blends {sorted(m.model for m in found.values())} with "
+                f"weights that sum to {total}; known are {sorted(MODELS)}, and weights sum to 1."
+            )
+        blend = cls({name: MODELS[m.model].load(folder / name) for name, m in found.items()})
+        blend.weights = {name: member.weight for name, member in found.items()}
+        return blend
+
+
+class MixedOutlook(Outlook):
+    """A mixture of outlooks of the same users, with fixed weights."""
+
+    def __init__(self, outlooks: Sequence[Outlook], weights_M: Float64) -> None:
+        self._outlooks, self._weights = list(outlooks), weights_M
+
+    def __len__(self) -> int:
+        return len(self._outlooks[0])
+
+    def take(self, users: NDArray[np.integer]) -> "MixedOutlook":
+        """See `Outlook.take`."""
+        return MixedOutlook([outlook.take(users) for outlook in self._outlooks], self._weights)
+
+    def log_survival(self, days: Float64) -> Float64:
+        """See `Outlook.log_survival`."""
+        return self._mixed([outlook.log_survival(days) for outlook in self._outlooks])
+
+    def log_density(self, days: Float64) -> Float64:
+        """See `Outlook.log_density`."""
+        return self._mixed([outlook.log_density(days) for outlook in self._outlooks])
+
+    def expected_purchases(self, days: ArrayLike) -> Float64:
+        """See `Outlook.expected_purchases`."""
+        parts = [outlook.expected_purchases(days) for outlook in self._outlooks]
+        return np.tensordot(self._weights, np.stack(parts), axes=1)
+
+    def p_active(self) -> Float64:
+        """See `Outlook.p_active`."""
+        return self._weights @ np.stack([outlook.p_active() for outlook in self._outlooks])
+
+    def _mixed(self, logs: Sequence[Float64]) -> Float64:
+        mixed = logs[0] + np.log(self._weights[0])
+        for log, weight in zip(logs[1:], self._weights[1:], strict=True):
+            with np.errstate(invalid="ignore"):  # users who never bought are nan, and stay so
+                mixed = np.logaddexp(mixed, log + np.log(weight))
+        return np.asarray(mixed)
+
+
+def mixture_weights(logs_MU: Float64) -> Float64:
+    """Weights of highest mean log sum_m w_m exp(logs_mu), [M], by expectation-maximisation.
+
+    The problem is convex, so that the end does not depend on the start; what cannot be is that a
+    single member does better, and where the climb has stopped short of one, it is taken.
+
+    Raises:
+        ConfigError: If a member holds something that happened for impossible for every weight.
+    """
+    members = len(logs_MU)
+    best_U = logs_MU.max(axis=0)
+    if not np.isfinite(best_U).all():
+        raise ConfigError(
+            f"{np.count_nonzero(~np.isfinite(best_U))} of {logs_MU.shape[1]} waits are impossible "
+            "under every timing model. Add one that allows them."
+        )
+    shares_MU = np.exp(logs_MU - best_U)
+    weights_M = np.full(members, 1.0 / members)
+    before = -np.inf
+    for _ in range(_MOST_ROUNDS):
+        mixed_U = weights_M @ shares_MU
+        now = float(np.log(mixed_U).mean())
+        if now - before < _CLOSE:
+            break
+        before = now
+        weights_M = weights_M * (shares_MU / mixed_U).mean(axis=1)
+        weights_M /= weights_M.sum()
+    reached = float((logsumexp(logs_MU, axis=0, b=weights_M[:, None])).mean())
+    alone_M = logs_MU.mean(axis=1)
+    if alone_M.max() >= reached:
+        weights_M = np.eye(members)[int(alone_M.argmax())]
+    return weights_M
