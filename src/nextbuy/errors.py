@@ -65,6 +65,10 @@ class TimeIsUpError(TrainingError):
     """A model cannot be fitted in the time that is left."""
 
 
+class MemoryIsShortError(TrainingError):
+    """A model cannot be fitted in the memory that it may take."""
+
+
 class ResumeError(TrainingError):
     """The checkpoint in the folder does not belong to this command."""
 

@@ -10,7 +10,7 @@ from nextbuy import Predictor, PredictorConfig
 from nextbuy.data.encoding import encode
 from nextbuy.data.histories import Histories
 from nextbuy.data.reading import read_purchases
-from nextbuy.errors import ConfigError, TimeIsUpError
+from nextbuy.errors import ConfigError, TimeIsUpError, TrainingError
 from nextbuy.models.lstm_rnn import LstmRnn, LstmRnnConfig
 from nextbuy.models.popularity import Popularity
 from nextbuy.models.protocol import FitOptions
@@ -79,9 +79,7 @@ def test_what_comes_after_the_end_of_fitting_is_not_begun(split):
 
 
 def test_without_time_for_a_single_model_it_says_so(split):
-    with pytest.raises(
-        TimeIsUpError, match="too short for a single model; late was first: The time"
-    ):
+    with pytest.raises(TrainingError, match="no room for any model; late was first: The time"):
         fit({"late": NeedsAnHour()}, split, soon())
 
 

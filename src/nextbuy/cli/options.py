@@ -58,6 +58,15 @@ TimeLimit = Annotated[
         help="Seconds in all. Models that there is no time for are left out, and it says so.",
     ),
 ]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit",
+        min=1,
+        help="MiB that the process may hold. Models that would take more are left out, and it "
+        "says so.",
+    ),
+]
 Refit = Annotated[
     bool,
     typer.Option(

@@ -26,6 +26,7 @@ def train(
     preset: options.Preset = "balanced",
     models: options.Models = None,
     time_limit: options.TimeLimit = None,
+    memory_limit: options.MemoryLimit = None,
     refit: options.Refit = True,
     refit_full: options.RefitFull = False,
     engine: options.EngineChoice = "torch",
@@ -54,7 +55,7 @@ def train(
     config = PredictorConfig.of(
         preset=preset, models=named,
         level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
-        time_limit=time_limit, rules=options.read_rules(rules),
+        time_limit=time_limit, memory_limit=memory_limit, rules=options.read_rules(rules),
         refit=refit, refit_full=refit_full,
         options=networks,
     )  # fmt: skip

@@ -22,6 +22,10 @@ from nextbuy.splitting.cases import Cases
 _BATCH: Final = 16
 
 
+_DENSE_COPIES: Final = 4
+"""Matrices of items by items, in float32, that the dense solution holds at its peak."""
+
+
 class EaseConfig(BaseModel):
     """Unknown keys are errors."""
 
@@ -63,6 +67,7 @@ class Ease(ScoredModel):
         bought = matrices.bought_items(train, len(catalog))
         if len(catalog) <= self.config.dense_items:
             options.check_time(_seconds_of_dense(len(catalog)))
+            options.check_memory(_DENSE_COPIES * 4 * len(catalog) ** 2)
             return {"weights": dense_weights(bought, self.config.penalty)}
         # What hardly anybody bought says nothing about the rest, and is half of a large catalog.
         num_users = np.bincount(bought.indices, minlength=len(catalog))

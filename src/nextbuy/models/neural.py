@@ -7,6 +7,7 @@ and an own item.
 import hashlib
 import importlib.metadata
 import logging
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
@@ -33,6 +34,9 @@ from nextbuy.training.order import order_test
 from nextbuy.training.torch_engine import network_of
 
 logger = logging.getLogger(__name__)
+
+_COPIES: Final = 8
+"""Of the weights while training: two networks, gradients, two moments, the best, a checkpoint."""
 
 MOST_GROUPS: Final = 512
 """Items of a catalog have at most so many different cadences."""
@@ -111,6 +115,8 @@ class NeuralModel(ABC, Generic[C, S]):
         config = config.model_copy(update={"training": training})
         self.config = config
         shape = self.shape_of(config, train, catalog)
+        sizes = self.weight_shapes(shape).values()
+        options.check_memory(_COPIES * 4 * sum(math.prod(size) for size in sizes))
         counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
         options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up

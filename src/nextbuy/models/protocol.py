@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
-from nextbuy.errors import ConfigError, TimeIsUpError
+from nextbuy.errors import ConfigError, MemoryIsShortError, TimeIsUpError
+from nextbuy.memory import MIB, resident_bytes
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 
@@ -27,6 +28,7 @@ class FitOptions:
         run_folder: Where checkpoints and the training log go; None keeps no checkpoints.
         deadline: Moment of `time.monotonic()` by which `fit` returns with what it has, or raises
             `TimeIsUpError` if it has nothing; None is never.
+        memory_limit: Bytes that the process may hold while fitting; None is any number.
         progress: Told about steps and epochs; draws the progress bar on the command line.
     """
 
@@ -34,6 +36,7 @@ class FitOptions:
     epochs: int | None = None
     run_folder: Path | None = None
     deadline: float | None = None
+    memory_limit: int | None = None
     progress: Progress = field(default_factory=SilentProgress)
 
     def __post_init__(self) -> None:
@@ -54,6 +57,22 @@ class FitOptions:
         if left < needed:
             about = f"about {needed:.0f} s are needed, " if needed else ""
             raise TimeIsUpError(f"The time is up: {about}{max(0.0, left):.0f} s are left.")
+
+    def check_memory(self, needed: float) -> None:
+        """Go on only if `needed` more bytes fit; models call it before they take much.
+
+        Raises:
+            MemoryIsShortError: If they do not.
+        """
+        if self.memory_limit is None:
+            return
+        held = resident_bytes()
+        if held + needed > self.memory_limit:
+            raise MemoryIsShortError(
+                f"The memory is too short: about {needed / MIB:,.0f} MiB are needed, "
+                f"{max(0.0, (self.memory_limit - held) / MIB):,.0f} MiB are left of "
+                f"{self.memory_limit / MIB:,.0f}."
+            )
 
 
 class FittedModel(Protocol):

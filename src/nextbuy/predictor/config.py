@@ -48,6 +48,9 @@ class PredictorConfig(BaseModel):
     time_limit: float | None = Field(
         default=None, gt=0, description="seconds from reading to the published bundle"
     )
+    memory_limit: float | None = Field(
+        default=None, gt=0, description="MiB that the process may hold while models are fitted"
+    )
     refit: bool = Field(
         default=True,
         description="once choices are made, fit again on everything before the test period",

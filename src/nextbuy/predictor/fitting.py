@@ -9,9 +9,10 @@ from typing import Any
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.sources import Source
 from nextbuy.data.worlds.world import World
-from nextbuy.errors import TimeIsUpError
+from nextbuy.errors import MemoryIsShortError, TimeIsUpError, TrainingError
 from nextbuy.evaluation.comparison import Difference, compare
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
+from nextbuy.memory import MIB
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
 from nextbuy.predictor.budget import TimeBudget
@@ -65,7 +66,7 @@ class Fitted:
         models: The same and their blend, if there is one.
         rows: Their scores.
         weights: Of the blend, or None.
-        skipped: Models that there was no time for, with the reason.
+        skipped: Models that there was no time or no memory for, with the reason.
         scored_share: Share of the cases that were scored; below 1 under a time limit.
         refitted: Whether the members learnt from everything before the test.
     """
@@ -105,12 +106,9 @@ def fit_and_score(
         budget: Of time.
 
     Raises:
-        TimeIsUpError: If there was no time for a single model.
+        TrainingError: If there was no time or memory for any model.
     """
-    options = FitOptions(
-        seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress,
-        deadline=budget.fitted if budget.is_limited else None,
-    )  # fmt: skip
+    options = _options(config, run_folder, progress, budget)
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
     share = budget.share_of_cases(fitted, split.validation, split.test)
@@ -141,6 +139,16 @@ def fit_and_score(
     )  # fmt: skip
 
 
+def _options(
+    config: PredictorConfig, run_folder: Path | None, progress: Progress, budget: TimeBudget
+) -> FitOptions:
+    return FitOptions(
+        seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress,
+        deadline=budget.fitted if budget.is_limited else None,
+        memory_limit=None if config.memory_limit is None else int(config.memory_limit * MIB),
+    )  # fmt: skip
+
+
 def _thinned(split: Split, budget: TimeBudget, share: float) -> Split:
     """The split with the cases that there is time for."""
     return replace(
@@ -163,6 +171,7 @@ def _fit_again(
 ) -> dict[str, Model]:
     """The members, fitted on all that lies before the test; adds the seconds that it took."""
     assert split.before_test is not None, "the caller asks"  # noqa: S101
+    options = replace(options, memory_limit=None)  # what was fitted once fits again
     found, more = refit(members, split.before_test, split.catalog, options, stage="before-test")
     for name, taken in more.items():
         seconds[name] += taken
@@ -185,14 +194,12 @@ def _fit_each(
             mine = replace(options, run_folder=folder)
             model.fit(split.train, split.validation, split.catalog, mine)
             members[name] = model
-        except TimeIsUpError as error:
+        except (TimeIsUpError, MemoryIsShortError) as error:
             skipped[name] = str(error)
         seconds[name] = time.monotonic() - started
     if not members:
         name, reason = next(iter(skipped.items()))
-        raise TimeIsUpError(
-            f"The time limit was too short for a single model; {name} was first: {reason}"
-        )
+        raise TrainingError(f"The limits leave no room for any model; {name} was first: {reason}")
     return members, seconds, skipped
 
 
