@@ -168,11 +168,7 @@ def render() -> None:
         "at; its items, MovieLens and the market were not. *loss* is in nats a purchase, each "
         "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
         "the calibration error of the first offer; *weight* the share of the blend. "
-        "Seconds are upper bounds: other work shared the cores now and then. Two things are older "
-        "than the rest: the products of the Complete Journey were measured before there was a "
-        "transformer and before models were fitted again up to the test, and "
-        "`recency-popularity` on its categories was fitted again with a "
-        "half-life of one day, not the one that validation had chosen.\n",
+        "Seconds are upper bounds: other work shared the cores now and then.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
