@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextbuy.errors import ConfigError
+from nextbuy.nn.gru import GruShape
 from nextbuy.nn.network import Weights
 from nextbuy.nn.recurrent import LstmRnnShape
 from nextbuy.nn.transformer import TransformerShape
@@ -16,7 +17,7 @@ from nextbuy.training.batches import Batch
 
 EngineName = Literal["torch", "tensorflow"]
 Arrays = dict[str, NDArray[Any]]
-Shape = LstmRnnShape | TransformerShape
+Shape = LstmRnnShape | GruShape | TransformerShape
 
 _RATES: Final = ((100, 1e-2), (10_000, 3e-3))
 _RATE_OF_MORE: Final = 1e-3

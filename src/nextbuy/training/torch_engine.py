@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextbuy.errors import ConfigError
+from nextbuy.nn.gru import GruNetwork, GruShape
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
 from nextbuy.nn.network import Network, Sequences, Weights
 from nextbuy.nn.own_items import OwnItems
@@ -40,6 +41,8 @@ def network_of(shape: Shape) -> Network:
     """The network that has this shape, without weights."""
     if isinstance(shape, LstmRnnShape):
         return LstmRnnNetwork(shape)
+    if isinstance(shape, GruShape):
+        return GruNetwork(shape)
     return TransformerNetwork(shape)
 
 
