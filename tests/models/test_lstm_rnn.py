@@ -212,6 +212,7 @@ KNOBS = [
     {"training": {"beta2": 0.9}},
     {"training": {"weight_decay": 0.5}},
     {"training": {"clip_norm": 1e-3}},
+    {"training": {"ema_decay": 0.9}},
     {"training": {"shuffle": "histories"}},
     {"training": {"sample_size": 3}},
 ]

@@ -39,6 +39,13 @@ class TrainingConfig(BaseModel):
     longest_window: int = Field(default=256, ge=2, description="purchases a position can look back")
     beta2: float = Field(default=0.99, gt=0, lt=1, description="decay of Adam's second moment")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay")
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="of a moving average of the weights, which is then validated and kept; "
+        "torch only",
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="largest global gradient norm")
     patience: int = Field(default=3, ge=1, description="epochs without a better validation loss")
     shuffle: Literal["auto", "baskets", "histories"] = Field(
@@ -95,7 +102,7 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> Weights:
-        """A copy of the weights, under the names that the network gives them."""
+        """A copy of the weights that predict, under the names that the network gives them."""
         ...
 
     def optimizer_state(self) -> Arrays:
@@ -141,6 +148,11 @@ def create_engine(
         if device != "cpu":
             raise ConfigError(
                 f"The TensorFlow engine trains on the CPU only; asked for {device!r}."
+            )
+        if config.ema_decay is not None:
+            raise ConfigError(
+                "The TensorFlow engine keeps no average of the weights; asked for ema_decay="
+                f"{config.ema_decay}. Leave it out, or choose engine torch."
             )
         return TensorFlowEngine(shape, config, weights=weights, sampler=sampler, seed=seed)
     raise ConfigError(f"No engine is called {name!r}; there are torch and tensorflow.")

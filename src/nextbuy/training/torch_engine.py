@@ -17,6 +17,7 @@ from nextbuy.nn.recurrent import LstmRnnNetwork, LstmRnnShape
 from nextbuy.nn.repeat_head import OwnTensors
 from nextbuy.nn.transformer import TransformerNetwork
 from nextbuy.seeding import stream_seed
+from nextbuy.training.averaging import WeightAverage
 from nextbuy.training.batches import Batch, Questions
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
 
@@ -78,6 +79,8 @@ class TorchEngine:
         self._network = network_of(shape).to(self._device)
         self._network.load_weights(weights)
         self._parameters = self._network.trained_parameters()
+        decay = config.ema_decay
+        self._average = None if decay is None else WeightAverage(self._parameters, decay)
         self._dropout = torch.Generator(self._device)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
@@ -112,6 +115,8 @@ class TorchEngine:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
+            if self._average is not None:
+                self._average.update()
         return value
 
     def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
@@ -149,12 +154,15 @@ class TorchEngine:
         return torch.from_numpy(array).to(self._device)
 
     def weights(self) -> Weights:
-        """A copy of the weights; see `Engine.weights`."""
-        return self._network.weights()
+        """A copy of the weights, or of their average if one is kept; see `Engine.weights`."""
+        return self._network.weights() if self._average is None else self._average.weights()
 
     def optimizer_state(self) -> Arrays:
-        """Adam's moments and step counts, one array each, named after the weight."""
-        arrays: Arrays = {}
+        """Adam's moments and step counts, one array each, named after the weight.
+
+        With an average, also the weights themselves: `weights` is then the average.
+        """
+        arrays: Arrays = {} if self._average is None else self._average.state()
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
                 arrays[f"{name}/{key}"] = np.array(value.detach().cpu().numpy())
@@ -164,7 +172,10 @@ class TorchEngine:
         self, weights: Mapping[str, NDArray[Any]], optimizer_state: Mapping[str, NDArray[Any]]
     ) -> None:
         """Go back to where weights and state were taken; see `Engine.restore`."""
-        self._network.load_weights(weights)
+        if self._average is None:
+            self._network.load_weights(weights)
+        else:
+            self._average.restore(weights, optimizer_state)
         for name, parameter in self._parameters.items():
             state = {
                 key.removeprefix(f"{name}/"): torch.from_numpy(np.array(value))
