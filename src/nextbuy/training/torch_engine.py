@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextbuy.errors import ConfigError
+from nextbuy.nn.gbce import gbce_loss
 from nextbuy.nn.gru import GruNetwork, GruShape
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
 from nextbuy.nn.network import Network, Sequences, Weights
@@ -96,17 +97,12 @@ class TorchEngine:
         asked = batch.questions()
         sequences = self._sequences(batch, asked)
         hidden_MR = self._network.states(sequences, dropout)
-        weight_VR, bias_V = self._network.output()
         owners_N, targets_N = self._moved(asked.owners), self._moved(asked.targets)
-        mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
-        if self._sampler is None:
-            loss = full_softmax_loss(hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed)
+        if self._config.loss == "gbce":
+            loss = self._gbce(hidden_MR, owners_N, targets_N, step)
         else:
-            samples, log_weights = self._sampler.draw_distinct(step)
-            loss = sampled_softmax_loss(
-                hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed,
-                samples_S=self._moved(samples), log_weights_S=self._moved(log_weights),
-            )  # fmt: skip
+            mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
+            loss = self._softmax(hidden_MR, owners_N, targets_N, mixed, step)
         value = float(loss.item())
         if math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
@@ -118,6 +114,34 @@ class TorchEngine:
             if self._average is not None:
                 self._average.update()
         return value
+
+    def _softmax(
+        self,
+        hidden_MR: torch.Tensor,
+        owners_N: torch.Tensor,
+        targets_N: torch.Tensor,
+        mixed: dict[str, torch.Tensor],
+        step: int,
+    ) -> torch.Tensor:
+        weight_VR, bias_V = self._network.output()
+        if self._sampler is None:
+            return full_softmax_loss(hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed)
+        samples, log_weights = self._sampler.draw_distinct(step)
+        return sampled_softmax_loss(
+            hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed,
+            samples_S=self._moved(samples), log_weights_S=self._moved(log_weights),
+        )  # fmt: skip
+
+    def _gbce(
+        self, hidden_MR: torch.Tensor, owners_N: torch.Tensor, targets_N: torch.Tensor, step: int
+    ) -> torch.Tensor:
+        weight_VR, bias_V = self._network.output()
+        samples = np.arange(len(bias_V))
+        if self._sampler is not None:
+            samples, _ = self._sampler.draw_distinct(step)
+        return gbce_loss(
+            hidden_MR, weight_VR, bias_V, owners_N, targets_N, samples_S=self._moved(samples)
+        )
 
     def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
         days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
