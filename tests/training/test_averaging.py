@@ -90,9 +90,11 @@ def test_an_average_of_no_memory_is_the_newest_weights():
         np.testing.assert_allclose(found, plain.weights[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 7])
-def test_a_run_that_stopped_ends_with_equal_bytes(stop, tmp_path):
-    config = config_of(ema_decay=0.9)
+@pytest.mark.parametrize(
+    ("stop", "loss"), [(1, "softmax"), (3, "softmax"), (7, "softmax"), (7, "gbce")]
+)
+def test_a_run_that_stopped_ends_with_equal_bytes(stop, loss, tmp_path):
+    config = config_of(ema_decay=0.9, loss=loss, sample_size=6)
     whole = run(engine_of(config), config, tmp_path / "whole")
     assert whole.num_steps > 7
     with pytest.raises(KeyboardInterrupt):
