@@ -8,6 +8,7 @@ import pytest
 from nextbuy import storage
 from nextbuy.errors import BundleError, TimeIsUpError
 from nextbuy.models.ease import Ease, EaseConfig
+from nextbuy.models.gru import Gru
 from nextbuy.models.item_knn import ItemKnn
 from nextbuy.models.lstm_rnn import LstmRnn, LstmRnnConfig
 from nextbuy.models.markov import Markov
@@ -88,6 +89,12 @@ class TestLstmRnnOnTensorFlow(ModelContract):
         return LstmRnn(
             LstmRnnConfig(embedding_size=4, lstm_size=8, rnn_size=8, engine="tensorflow")
         )
+
+
+class TestGru(ModelContract):
+    @classmethod
+    def create(cls):
+        return Gru()
 
 
 class TestTransformer(ModelContract):

@@ -212,6 +212,8 @@ KNOBS = [
     {"training": {"beta2": 0.9}},
     {"training": {"weight_decay": 0.5}},
     {"training": {"clip_norm": 1e-3}},
+    {"training": {"ema_decay": 0.9}},
+    {"training": {"loss": "gbce"}},
     {"training": {"shuffle": "histories"}},
     {"training": {"sample_size": 3}},
 ]

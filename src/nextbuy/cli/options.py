@@ -47,7 +47,8 @@ Models = Annotated[
     str | None,
     typer.Option(
         "--models",
-        help="Comma-separated, instead of a preset; lstm-rnn-tensorflow names an engine.",
+        help="Comma-separated, instead of a preset; gru is in none, and lstm-rnn-tensorflow names "
+        "an engine.",
     ),
 ]
 TimeLimit = Annotated[

@@ -88,7 +88,7 @@ def _network_options(
     }
     told = {name: value for name, value in network.items() if value is not None}
     of_torch = {name: value for name, value in told.items() if name != "engine"}
-    return {"lstm-rnn": told, "transformer": of_torch}
+    return {"lstm-rnn": told, "gru": of_torch, "transformer": of_torch}
 
 
 def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:

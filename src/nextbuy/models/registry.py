@@ -21,6 +21,7 @@ MODELS: Final = {
     "tifu-knn": ("nextbuy.models.tifu_knn", "TifuKnn"),
     "up-cf": ("nextbuy.models.up_cf", "UpCf"),
     "lstm-rnn": ("nextbuy.models.lstm_rnn", "LstmRnn"),
+    "gru": ("nextbuy.models.gru", "Gru"),
     "transformer": ("nextbuy.models.transformer", "Transformer"),
 }
 """Module and class of each model; the config class is called like the class plus `Config`."""

@@ -84,7 +84,7 @@ def initial_weights(
         if name in ("embedding.weight", "basket.weight"):
             drawn = rng.normal(0.0, 1.0 / math.sqrt(shape.embedding_size), size)
         elif name.endswith("weight_hh_l0"):
-            drawn = np.concatenate([_orthogonal(rng, size[1]) for _ in range(size[0] // size[1])])
+            drawn = np.concatenate([orthogonal(rng, size[1]) for _ in range(size[0] // size[1])])
         elif name.endswith(("weight_ih_l0", "dense.weight")):
             gates = 4 if name.startswith("lstm") else 1
             bound = math.sqrt(6.0 / (size[0] / gates + size[1]))
@@ -101,7 +101,8 @@ def initial_weights(
     return weights
 
 
-def _orthogonal(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+def orthogonal(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """A square matrix drawn uniformly from the orthogonal ones."""
     q, r = np.linalg.qr(rng.normal(size=(size, size)))
     signed: NDArray[np.float64] = q * np.sign(np.diag(r))
     return signed

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextbuy.errors import ConfigError
+from nextbuy.nn.gru import GruShape
 from nextbuy.nn.network import Weights
 from nextbuy.nn.recurrent import LstmRnnShape
 from nextbuy.nn.transformer import TransformerShape
@@ -16,7 +17,7 @@ from nextbuy.training.batches import Batch
 
 EngineName = Literal["torch", "tensorflow"]
 Arrays = dict[str, NDArray[Any]]
-Shape = LstmRnnShape | TransformerShape
+Shape = LstmRnnShape | GruShape | TransformerShape
 
 _RATES: Final = ((100, 1e-2), (10_000, 3e-3))
 _RATE_OF_MORE: Final = 1e-3
@@ -38,12 +39,24 @@ class TrainingConfig(BaseModel):
     longest_window: int = Field(default=256, ge=2, description="purchases a position can look back")
     beta2: float = Field(default=0.99, gt=0, lt=1, description="decay of Adam's second moment")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay")
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="of a moving average of the weights, which is then validated and kept; "
+        "torch only",
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="largest global gradient norm")
     patience: int = Field(default=3, ge=1, description="epochs without a better validation loss")
     shuffle: Literal["auto", "baskets", "histories"] = Field(
         default="auto",
         description="what is put in random order: the purchases of a basket, or whole histories; "
         "auto shuffles histories when validation says that their order carries no information",
+    )
+    loss: Literal["softmax", "gbce"] = Field(
+        default="softmax",
+        description="what is learnt: the distribution of the next purchase, or yes and no for each "
+        "item (gBCE), whose scores rank but are no log-probabilities; torch only",
     )
     sample_size: int | None = Field(
         default=None,
@@ -89,12 +102,13 @@ class Engine(Protocol):
             step: Number of the step in the run; names the streams of dropout and samples.
 
         Returns:
-            The loss before the step, in nats. If it is not finite the step was not taken.
+            The loss before the step, in nats for a softmax. If it is not finite the step was not
+            taken.
         """
         ...
 
     def weights(self) -> Weights:
-        """A copy of the weights, under the names that the network gives them."""
+        """A copy of the weights that predict, under the names that the network gives them."""
         ...
 
     def optimizer_state(self) -> Arrays:
@@ -124,6 +138,11 @@ def create_engine(
         ConfigError: If there is no such engine or no such device.
         MissingExtraError: If the engine's library is not installed.
     """
+    if config.loss == "gbce" and isinstance(shape, TransformerShape) and shape.repeats:
+        raise ConfigError(
+            "A repeat head mixes probabilities, and the loss gbce has none to mix. "
+            "Say repeats=False, or loss='softmax'."
+        )
     config = config.decided(len(item_counts))
     sampler = ItemSampler.create(config, item_counts, seed)
     if name == "torch":
@@ -137,6 +156,7 @@ def create_engine(
 
         if not isinstance(shape, LstmRnnShape):
             raise ConfigError("The TensorFlow engine trains lstm-rnn only; choose engine torch.")
+        _refuse_what_is_of_torch_alone(config)
         if device != "cpu":
             raise ConfigError(
                 f"The TensorFlow engine trains on the CPU only; asked for {device!r}."
@@ -145,17 +165,39 @@ def create_engine(
     raise ConfigError(f"No engine is called {name!r}; there are torch and tensorflow.")
 
 
+def _refuse_what_is_of_torch_alone(config: TrainingConfig) -> None:
+    if config.ema_decay is not None:
+        raise ConfigError(
+            "The TensorFlow engine keeps no average of the weights; asked for ema_decay="
+            f"{config.ema_decay}. Leave it out, or choose engine torch."
+        )
+    if config.loss != "softmax":
+        raise ConfigError(
+            f"The TensorFlow engine has the softmax loss only; asked for {config.loss}. "
+            "Choose engine torch."
+        )
+
+
 class ItemSampler:
     """Draws the items of the sampled loss: half of them uniformly, half by frequency.
 
     The uniform half keeps rare items down; the frequent half makes the estimate of the partition
-    function tight where most of its mass is. The expected counts correct for both.
+    function tight where most of its mass is. The expected counts correct for both. gBCE has no such
+    correction and needs all of them uniform.
     """
 
-    def __init__(self, size: int, item_counts: NDArray[np.integer], seed: int) -> None:
+    def __init__(
+        self,
+        size: int,
+        item_counts: NDArray[np.integer],
+        seed: int,
+        *,
+        uniform_share: float = 0.5,
+    ) -> None:
         V = len(item_counts)
         frequency = np.asarray(item_counts, dtype=np.float64) + 1e-9
-        probability = 0.5 / V + 0.5 * frequency / frequency.sum()
+        by_frequency = (1.0 - uniform_share) * frequency / frequency.sum()
+        probability = uniform_share / V + by_frequency
         self.size = size
         self.seed = seed
         self.log_expected = np.log(size * probability).astype(np.float32)
@@ -172,7 +214,8 @@ class ItemSampler:
         """
         V = len(item_counts)
         size = (0 if V <= 6000 else 2048) if config.sample_size is None else config.sample_size
-        return cls(size, item_counts, seed) if 0 < size < V else None
+        share = 1.0 if config.loss == "gbce" else 0.5
+        return cls(size, item_counts, seed, uniform_share=share) if 0 < size < V else None
 
     def draw(self, step: int) -> NDArray[np.int64]:
         """Item rows 0..V-1 for a step, with replacement, length `size`."""

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from nextbuy.errors import ConfigError
+from nextbuy.nn.gbce import gbce_loss
+from nextbuy.nn.gru import GruNetwork, GruShape
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
 from nextbuy.nn.network import Network, Sequences, Weights
 from nextbuy.nn.own_items import OwnItems
@@ -16,6 +18,7 @@ from nextbuy.nn.recurrent import LstmRnnNetwork, LstmRnnShape
 from nextbuy.nn.repeat_head import OwnTensors
 from nextbuy.nn.transformer import TransformerNetwork
 from nextbuy.seeding import stream_seed
+from nextbuy.training.averaging import WeightAverage
 from nextbuy.training.batches import Batch, Questions
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
 
@@ -40,6 +43,8 @@ def network_of(shape: Shape) -> Network:
     """The network that has this shape, without weights."""
     if isinstance(shape, LstmRnnShape):
         return LstmRnnNetwork(shape)
+    if isinstance(shape, GruShape):
+        return GruNetwork(shape)
     return TransformerNetwork(shape)
 
 
@@ -75,6 +80,8 @@ class TorchEngine:
         self._network = network_of(shape).to(self._device)
         self._network.load_weights(weights)
         self._parameters = self._network.trained_parameters()
+        decay = config.ema_decay
+        self._average = None if decay is None else WeightAverage(self._parameters, decay)
         self._dropout = torch.Generator(self._device)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
@@ -90,17 +97,12 @@ class TorchEngine:
         asked = batch.questions()
         sequences = self._sequences(batch, asked)
         hidden_MR = self._network.states(sequences, dropout)
-        weight_VR, bias_V = self._network.output()
         owners_N, targets_N = self._moved(asked.owners), self._moved(asked.targets)
-        mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
-        if self._sampler is None:
-            loss = full_softmax_loss(hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed)
+        if self._config.loss == "gbce":
+            loss = self._gbce(hidden_MR, owners_N, targets_N, step)
         else:
-            samples, log_weights = self._sampler.draw_distinct(step)
-            loss = sampled_softmax_loss(
-                hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed,
-                samples_S=self._moved(samples), log_weights_S=self._moved(log_weights),
-            )  # fmt: skip
+            mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
+            loss = self._softmax(hidden_MR, owners_N, targets_N, mixed, step)
         value = float(loss.item())
         if math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
@@ -109,7 +111,37 @@ class TorchEngine:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
+            if self._average is not None:
+                self._average.update()
         return value
+
+    def _softmax(
+        self,
+        hidden_MR: torch.Tensor,
+        owners_N: torch.Tensor,
+        targets_N: torch.Tensor,
+        mixed: dict[str, torch.Tensor],
+        step: int,
+    ) -> torch.Tensor:
+        weight_VR, bias_V = self._network.output()
+        if self._sampler is None:
+            return full_softmax_loss(hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed)
+        samples, log_weights = self._sampler.draw_distinct(step)
+        return sampled_softmax_loss(
+            hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed,
+            samples_S=self._moved(samples), log_weights_S=self._moved(log_weights),
+        )  # fmt: skip
+
+    def _gbce(
+        self, hidden_MR: torch.Tensor, owners_N: torch.Tensor, targets_N: torch.Tensor, step: int
+    ) -> torch.Tensor:
+        weight_VR, bias_V = self._network.output()
+        samples = np.arange(len(bias_V))
+        if self._sampler is not None:
+            samples, _ = self._sampler.draw_distinct(step)
+        return gbce_loss(
+            hidden_MR, weight_VR, bias_V, owners_N, targets_N, samples_S=self._moved(samples)
+        )
 
     def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
         days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
@@ -146,12 +178,15 @@ class TorchEngine:
         return torch.from_numpy(array).to(self._device)
 
     def weights(self) -> Weights:
-        """A copy of the weights; see `Engine.weights`."""
-        return self._network.weights()
+        """A copy of the weights, or of their average if one is kept; see `Engine.weights`."""
+        return self._network.weights() if self._average is None else self._average.weights()
 
     def optimizer_state(self) -> Arrays:
-        """Adam's moments and step counts, one array each, named after the weight."""
-        arrays: Arrays = {}
+        """Adam's moments and step counts, one array each, named after the weight.
+
+        With an average, also the weights themselves: `weights` is then the average.
+        """
+        arrays: Arrays = {} if self._average is None else self._average.state()
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
                 arrays[f"{name}/{key}"] = np.array(value.detach().cpu().numpy())
@@ -161,7 +196,10 @@ class TorchEngine:
         self, weights: Mapping[str, NDArray[Any]], optimizer_state: Mapping[str, NDArray[Any]]
     ) -> None:
         """Go back to where weights and state were taken; see `Engine.restore`."""
-        self._network.load_weights(weights)
+        if self._average is None:
+            self._network.load_weights(weights)
+        else:
+            self._average.restore(weights, optimizer_state)
         for name, parameter in self._parameters.items():
             state = {
                 key.removeprefix(f"{name}/"): torch.from_numpy(np.array(value))
