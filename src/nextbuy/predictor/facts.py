@@ -1,9 +1,11 @@
 """What a predictor knows about itself, as JSON: what was read, how it was scored, and when."""
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
+from nextbuy import __version__
 from nextbuy.data.doctor import examine
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source
@@ -105,3 +107,9 @@ def _read_facts(options: ReadOptions) -> dict[str, Any]:
     """The options that say how a log is read, as JSON; not its limits, nor a pretended present."""
     skipped = {"now", "limits"}
     return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in skipped}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a bundle depends on."""
+    names = ("numpy", "polars", "pyarrow", "safetensors", "torch")
+    return {name: importlib.metadata.version(name) for name in names} | {"nextbuy": __version__}
