@@ -143,7 +143,7 @@ def able_to_forecast(
     timing = facts.get("timing") or {}
     if forecaster is None or "observed_until" not in timing:
         why = timing.get("reason") or "it was trained before there were forecasts; train it again"
-        raise ConfigError(f"This predictor cannot forecast: {why}.")
+        raise ConfigError(f"This predictor cannot forecast: {why.rstrip('.')}.")
     return forecaster, int(timing["observed_until"])
 
 
