@@ -131,7 +131,7 @@ def load_bundle(path: Path) -> Bundle:
             for shown, kind in stored["models"].items()
         }
         timing = folder / _TIMING
-        forecaster = Forecaster.load(timing) if timing.exists() else None
+        forecaster = Forecaster.load(timing, histories) if timing.exists() else None
     except BundleError:
         raise
     except (DamagedError, ConfigError) as error:

@@ -89,6 +89,26 @@ def test_only_purchases_before_the_moment_count(fitted):
     assert_frame_equal(fitted.forecast(cut, as_of=one_each), fitted.forecast(cut, as_of=early))
 
 
+def test_purchases_of_new_things_tell_when_though_the_catalog_lacks_them(tmp_path):
+    """From the middle of the test period on u1 buys, and only what nobody bought before."""
+    log = shop_log()
+    start = datetime.fromisoformat(
+        Predictor.fit(log, config=FAST).facts["timing"]["test_start"]
+    ) + timedelta(days=5)  # fmt: skip
+    is_new = (pl.col("user_id") == "u1") & (pl.col("timestamp") >= start)
+    renamed = log.with_columns(
+        pl.when(is_new).then(pl.lit("brand new")).otherwise("item_id").alias("item_id")
+    )
+    found = Predictor.fit(renamed, config=FAST)
+    assert "brand new" not in found.catalog.table["item_id"].to_list()
+    plain = Predictor.fit(log, config=FAST)
+    assert_frame_equal(found.forecast(["u1", "u2"]), plain.forecast(["u1", "u2"]))
+    lost = found.forecast(found.histories_of(["u1"]))
+    assert lost["days_to_next_p50"][0] != plain.forecast(["u1"])["days_to_next_p50"][0]
+    found.save(tmp_path)
+    assert_frame_equal(Predictor.load(tmp_path).forecast(), found.forecast())
+
+
 def test_another_horizon_has_its_own_columns_and_expects_more_the_longer_it_is(fitted):
     short, long = (fitted.forecast(horizon_days=days) for days in (14, 180))
     assert (short["expected_purchases_14d"] < long["expected_purchases_180d"]).all()

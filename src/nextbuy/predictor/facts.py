@@ -9,6 +9,7 @@ from nextbuy import __version__
 from nextbuy.data.doctor import examine
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source
+from nextbuy.data.worlds.world import World
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.predictor.fitting import Fitted
@@ -37,12 +38,12 @@ def together(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]
 
 
 def results_facts(
-    fitted: Fitted, split: Split, config: PredictorConfig, limit: Mapping[str, float] | None
+    fitted: Fitted, split: Split, config: PredictorConfig, world: World | None
 ) -> dict[str, Any]:
     """How good the models are, and how that was found out."""
     return {
         "protocol": _protocol(split, config, fitted),
-        "limit": limit,
+        "limit": None if world is None else world.limit(split.test, split.catalog),
         "leaderboard": [row.as_dict() for row in fitted.rows],
         "evaluation": {row.model: _in_detail(row.test) for row in fitted.rows},
         "blend": fitted.weights and fitted.weights.model_dump(mode="json"),

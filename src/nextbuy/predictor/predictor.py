@@ -33,7 +33,12 @@ from nextbuy.predictor.fitting import (
     limited_world,
 )
 from nextbuy.predictor.refit import clear_run, refit_on_all, refuse_seen
-from nextbuy.predictor.timing_fit import able_to_forecast, fit_timing, microseconds, refit_timing
+from nextbuy.predictor.timing_fit import (
+    fit_timing,
+    forecast_table,
+    refit_timing,
+    with_unlisted,
+)
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
@@ -122,12 +127,12 @@ class Predictor:
             )  # fmt: skip
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
         predictor._members = fitted.members
-        limit = None if world is None else world.limit(split.test, split.catalog)
-        predictor.facts |= results_facts(fitted, split, config, limit)
+        predictor.facts |= results_facts(fitted, split, config, world)
         if config.refit_full:
             predictor._refit(encoded, progress)
             timing = refit_timing(timing, encoded.histories, progress)
-        predictor.forecaster, predictor.facts["timing"] = timing.forecaster, timing.facts
+        predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
+        predictor.facts["timing"] = timing.facts
         return predictor
 
     def _refit(self, encoded: Encoded, progress: Progress) -> None:
@@ -207,11 +212,10 @@ class Predictor:
         Raises:
             ConfigError: If there is nothing to forecast with, as without dates, with the reason.
         """
-        forecaster, end = able_to_forecast(self.forecaster, self.facts)
-        told = self.histories if who is None else who
-        histories = told if isinstance(told, Histories) else self.histories_of(told)
-        moments = end if as_of is None else microseconds(as_of)
-        return forecaster.table(histories, moments, horizon_days=horizon_days)
+        return forecast_table(
+            self.forecaster, self.facts, self.histories, who,
+            as_of=as_of, horizon_days=horizon_days,
+        )  # fmt: skip
 
     def histories_of(self, user_ids: Sequence[str]) -> Histories:
         """The known histories of some users; empty for users that the log does not have."""

@@ -6,14 +6,18 @@ are scored.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 
-from nextbuy.data.histories import Histories, Int64
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.encoding import Encoded
+from nextbuy.data.histories import UNKNOWN, Histories, Int64
+from nextbuy.data.recoding import index_map
 from nextbuy.errors import ConfigError, DataError, SplitError, TrainingError
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig
@@ -30,6 +34,7 @@ from nextbuy.timing.pareto_nbd import ParetoNbd
 from nextbuy.timing.protocol import TimingModel
 from nextbuy.timing.renewal import Renewal, RenewalConfig
 from nextbuy.timing.scores import fitting_horizons, score
+from nextbuy.timing.unlisted import Unlisted
 from nextbuy.timing.waits import waits_after
 
 MEMBERS: Final[dict[str, Callable[[], TimingModel]]] = {
@@ -132,19 +137,41 @@ def refit_timing(fitted: FittedTiming, histories: Histories, progress: Progress)
     )
 
 
-def able_to_forecast(
-    forecaster: Forecaster | None, facts: Mapping[str, Any]
-) -> tuple[Forecaster, int]:
-    """The forecaster of a predictor, and the moment that its log ends.
+def with_unlisted(
+    forecaster: Forecaster | None, encoded: Encoded, known: Catalog
+) -> Forecaster | None:
+    """The forecaster with the purchases of the log that a catalog does not know."""
+    if forecaster is None:
+        return None
+    rows = index_map(encoded.catalog, known)[encoded.histories.items] == UNKNOWN
+    unlisted = Unlisted.of(encoded.histories, rows) if rows.any() else None
+    return Forecaster(forecaster.blend, forecaster.amount, unlisted)
+
+
+def forecast_table(
+    forecaster: Forecaster | None,
+    facts: Mapping[str, Any],
+    stored: Histories,
+    who: Sequence[str] | Histories | None,
+    *,
+    as_of: datetime | int | Int64 | None,
+    horizon_days: int,
+) -> pl.DataFrame:
+    """The answer of `Predictor.forecast`.
 
     Raises:
-        ConfigError: If there is none, with the reason.
+        ConfigError: If there is no forecaster, with the reason.
     """
     timing = facts.get("timing") or {}
     if forecaster is None or "observed_until" not in timing:
         why = timing.get("reason") or "it was trained before there were forecasts; train it again"
         raise ConfigError(f"This predictor cannot forecast: {why.rstrip('.')}.")
-    return forecaster, int(timing["observed_until"])
+    moments = int(timing["observed_until"]) if as_of is None else microseconds(as_of)
+    if isinstance(who, Histories):
+        return forecaster.table(who, moments, horizon_days=horizon_days)
+    whole = forecaster.whole(stored)
+    asked = whole if who is None else whole.of_users(who)
+    return forecaster.table(asked, moments, horizon_days=horizon_days)
 
 
 def microseconds(moment: datetime | int | Int64) -> int | Int64:

@@ -16,6 +16,7 @@ from nextbuy.errors import ConfigError
 from nextbuy.timing.blend import TimingBlend
 from nextbuy.timing.events import Float64
 from nextbuy.timing.gamma_gamma import GammaGamma
+from nextbuy.timing.unlisted import FILE, Unlisted
 
 HORIZONS: Final = (7, 30, 90)
 """Days within which the probability of a purchase is told."""
@@ -33,11 +34,19 @@ class Forecaster:
     Attributes:
         blend: Fitted and weighed.
         amount: Fitted; None where the log has no prices.
+        unlisted: Purchases that the stored histories lack, or None.
     """
 
-    def __init__(self, blend: TimingBlend, amount: GammaGamma | None) -> None:
+    def __init__(
+        self, blend: TimingBlend, amount: GammaGamma | None, unlisted: Unlisted | None = None
+    ) -> None:
         self.blend = blend
         self.amount = amount
+        self.unlisted = unlisted
+
+    def whole(self, histories: Histories) -> Histories:
+        """The stored histories, all users in their order, with every purchase of the log."""
+        return histories if self.unlisted is None else self.unlisted.added_to(histories)
 
     def table(
         self, histories: Histories, as_of: int | Int64, *, horizon_days: int = 90
@@ -109,17 +118,21 @@ class Forecaster:
         if self.amount is not None:
             (folder / "amount").mkdir()
             self.amount.save(folder / "amount")
+        if self.unlisted is not None:
+            self.unlisted.save(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
+    def load(cls, folder: Path, histories: Histories) -> Self:
+        """Read what `save` wrote, for the histories that are stored beside it.
 
         Raises:
             BundleError: If a part is missing or not what it says.
         """
         amount = folder / "amount"
         return cls(
-            TimingBlend.load(folder / "blend"), GammaGamma.load(amount) if amount.exists() else None
+            TimingBlend.load(folder / "blend"),
+            GammaGamma.load(amount) if amount.exists() else None,
+            Unlisted.load(folder, histories) if (folder / FILE).exists() else None,
         )
 
 
