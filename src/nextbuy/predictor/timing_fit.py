@@ -37,16 +37,19 @@ from nextbuy.timing.scores import fitting_horizons, score
 from nextbuy.timing.unlisted import Unlisted
 from nextbuy.timing.waits import waits_after
 
-MEMBERS: Final[dict[str, Callable[[], TimingModel]]] = {
-    "bg-nbd": BgNbd,
-    "mbg-nbd": MbgNbd,
-    "pareto-nbd": ParetoNbd,
-    "renewal": lambda: Renewal(RenewalConfig(most_users=_MOST_USERS)),
+MEMBERS: Final[dict[str, Callable[[int], TimingModel]]] = {
+    "bg-nbd": lambda _: BgNbd(),
+    "mbg-nbd": lambda _: MbgNbd(),
+    "pareto-nbd": lambda _: ParetoNbd(),
+    "renewal": lambda most_users: Renewal(RenewalConfig(most_users=most_users)),
 }
-"""Cheapest first."""
+"""By how many users the slow ones are fitted on; cheapest first."""
 
 _MOST_USERS: Final = 20_000
 """To fit renewal on, to weigh and to score with, evenly spread."""
+
+_MOST_EVENTS: Final = 100_000
+"""Renewal is fitted on fewer users where they have more purchases than that: some seconds."""
 
 _SHARE_OF_TIME: Final = 0.1
 _SLIGHT: Final = 0.02
@@ -205,12 +208,15 @@ def _members(
     """Those that could be fitted, and why others could not."""
     found: dict[str, TimingModel] = {}
     left_out: dict[str, str] = {}
+    counts = events_before(histories, as_of).counts
+    each = float(counts.sum()) / max(np.count_nonzero(counts), 1)
+    most_users = min(_MOST_USERS, max(int(_MOST_EVENTS / max(each, 1.0)), 1))
     for name, create in MEMBERS.items():
         if time.monotonic() >= deadline:
             left_out[name] = "the time limit left no time for it"
             continue
         try:
-            found[name] = create().fit(histories, as_of)
+            found[name] = create(most_users).fit(histories, as_of)
         except _REASONS as error:
             left_out[name] = str(error)
     return found, left_out
