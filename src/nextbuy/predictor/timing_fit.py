@@ -209,7 +209,7 @@ def _members(
     found: dict[str, TimingModel] = {}
     left_out: dict[str, str] = {}
     counts = events_before(histories, as_of).counts
-    each = float(counts.sum()) / max(np.count_nonzero(counts), 1)
+    each = float(counts.sum()) / max(int((counts > 0).sum()), 1)
     most_users = min(_MOST_USERS, max(int(_MOST_EVENTS / max(each, 1.0)), 1))
     for name, create in MEMBERS.items():
         if time.monotonic() >= deadline:
