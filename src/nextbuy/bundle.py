@@ -22,6 +22,7 @@ from nextbuy.data.histories import Histories
 from nextbuy.errors import BundleError, ConfigError, DamagedError
 from nextbuy.models import registry
 from nextbuy.models.protocol import Model
+from nextbuy.timing.forecaster import Forecaster
 
 FORMAT: Final = 1
 _ARRAYS: Final = {
@@ -30,6 +31,7 @@ _ARRAYS: Final = {
 }  # fmt: skip
 _TEXT: Final = (pa.string(), pa.large_string(), pa.string_view())
 _RUN: Final = "run.json"
+_TIMING: Final = "timing"
 _KEYS: Final = {"format", "facts", "models", "time_kind"}
 
 
@@ -44,6 +46,8 @@ class Bundle:
         facts: Configs, protocol, scores, fingerprint, versions: JSON. The same data, config and
             machine give the same facts.
         run: What differs from run to run: the moment, the name of the file, seconds; JSON.
+        forecaster: When customers buy; None where there is nothing to tell it from, and in bundles
+            that are older.
     """
 
     catalog: Catalog
@@ -51,6 +55,7 @@ class Bundle:
     models: Mapping[str, Model]
     facts: Mapping[str, Any]
     run: Mapping[str, Any] = field(default_factory=dict)
+    forecaster: Forecaster | None = None
 
 
 def save_bundle(directory: Path, bundle: Bundle) -> Path:
@@ -70,6 +75,9 @@ def save_bundle(directory: Path, bundle: Bundle) -> Path:
         for shown, model in bundle.models.items():
             (folder / "models" / storage.check_name(shown)).mkdir(parents=True)
             model.save(folder / "models" / shown)
+        if bundle.forecaster is not None:
+            (folder / _TIMING).mkdir()
+            bundle.forecaster.save(folder / _TIMING)
         facts = {
             "format": FORMAT,
             "facts": _as_json(bundle.facts),
@@ -122,13 +130,16 @@ def load_bundle(path: Path) -> Bundle:
             storage.check_name(shown): registry.load(kind, folder / "models" / shown, catalog)
             for shown, kind in stored["models"].items()
         }
+        timing = folder / _TIMING
+        forecaster = Forecaster.load(timing, histories) if timing.exists() else None
     except BundleError:
         raise
     except (DamagedError, ConfigError) as error:
         raise BundleError(f"The bundle cannot be loaded. {error}") from error
     return Bundle(
-        catalog=catalog, histories=histories, models=models, facts=stored["facts"], run=run
-    )
+        catalog=catalog, histories=histories, models=models, facts=stored["facts"], run=run,
+        forecaster=forecaster,
+    )  # fmt: skip
 
 
 def _version_folder(path: Path) -> Path:

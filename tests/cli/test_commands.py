@@ -10,7 +10,7 @@ import pytest
 from nextbuy.cli.app import main
 from tests.shop import shop_log
 
-COMMANDS = ("demo", "doctor", "train", "evaluate", "predict", "report")
+COMMANDS = ("demo", "doctor", "train", "evaluate", "predict", "forecast", "report")
 COUNTING = ("--models", "popularity,personal-frequency")
 
 
@@ -84,7 +84,7 @@ def test_train_with_json_prints_one_object_and_nothing_else(log, tmp_path, run):
     assert code == 0
     assert set(found) == {
         "bundle", "hash", "protocol", "rows", "limit", "leaderboard", "blend", "skipped",
-        "scored_share",
+        "scored_share", "timing",
     }  # fmt: skip
     assert found["rows"]["in"] == found["rows"]["kept"] == shop_log().height
     models = [row["model"] for row in found["leaderboard"]]

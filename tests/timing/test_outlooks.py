@@ -1,6 +1,7 @@
 """What every timing model promises, whatever it says."""
 
 import json
+import logging
 from functools import cache
 
 import numpy as np
@@ -236,6 +237,7 @@ def test_survival_of_any_user_under_any_parameters(model_class, rows, place):
 
 @pytest.mark.parametrize("model_class", DROPOUT)
 def test_users_who_are_all_alike_are_fitted_at_the_edge(model_class, caplog):
+    caplog.set_level(logging.INFO)
     model = model_class().fit_counts(counts_of([(5, 9.0, 10.0)]))
     assert model.maximum.at_edge and "do not determine" in caplog.text
     expected = model.outlook_of(counts_of([(5, 9.0, 10.0)])).expected_purchases([7.0])[0, 0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from nextbuy.cli import options
-from nextbuy.cli.leaderboard import SCORE_COLUMNS, print_protocol, score_cells
+from nextbuy.cli.leaderboard import SCORE_COLUMNS, print_protocol, print_timing, score_cells
 from nextbuy.cli.rendering import ProgressBar, number, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ def evaluate(
     order = sorted(found, key=lambda name: found[name].metrics["loss"])
     rows = [score_cells(name, found[name].metrics, None) for name in order]
     print_table(SCORE_COLUMNS, rows, title=f"Scores on {data}", bold=[0])
+    if predictor.facts.get("timing"):
+        print_line("\nwhen customers buy, as scored in training:")
+        print_timing(predictor.facts)
 
 
 def _backtest(

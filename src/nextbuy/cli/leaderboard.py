@@ -50,6 +50,7 @@ def print_leaderboard(predictor: "Predictor") -> None:
         print_line(apart)
     for name, reason in facts.get("skipped", {}).items():
         print_line(f"{name} was left out: {reason}")
+    print_timing(facts)
     if facts.get("scored_share", 1.0) < 1:
         print_line(f"scored on {percent(facts['scored_share'], 0)} of the cases, to be in time")
     test = rows[0]["test"]
@@ -60,6 +61,15 @@ def print_leaderboard(predictor: "Predictor") -> None:
             f"has the 95 % interval {percent(accuracy[0])} to {percent(accuracy[1])} "
             f"({int(test['num_cases']):,} cases)."
         )
+
+
+def print_timing(facts: Mapping[str, Any]) -> None:
+    """What forecasts are made of and how good they were; nothing of an older bundle."""
+    from nextbuy.timing.scores import in_words
+
+    if facts.get("timing"):
+        for line in in_words(facts["timing"]):
+            print_line(line)
 
 
 SCORE_COLUMNS: Sequence[str] = (

@@ -73,6 +73,8 @@ def train(
     print_leaderboard(predictor)
     print_line(f"\nbundle: {version}")
     print_line(f"next:   nextbuy predict {out} --user ID --k 5")
+    if predictor.forecaster is not None:
+        print_line(f"        nextbuy forecast {out} --out forecasts.csv")
 
 
 def _network_options(
@@ -105,4 +107,5 @@ def _report(predictor: "Predictor", version: Path) -> dict[str, Any]:
         "blend": predictor.facts["blend"],
         "skipped": predictor.facts["skipped"],
         "scored_share": predictor.facts["scored_share"],
+        "timing": predictor.facts["timing"],
     }

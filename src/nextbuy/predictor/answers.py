@@ -10,7 +10,37 @@ import polars as pl
 
 from nextbuy import columns
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import Float32, Histories, Int32
+from nextbuy.data.histories import Float32, Histories, Int32, Int64
+from nextbuy.models.protocol import FittedModel, top_k
+from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
+from nextbuy.splitting.rules import Rules
+
+
+def best_offers(
+    model: FittedModel,
+    histories: Histories,
+    catalog: Catalog,
+    as_of: Int64 | None,
+    *,
+    k: int,
+    policy: RepeatPolicy,
+    rules: Rules | None,
+) -> pl.DataFrame:
+    """The k most probable items of each user that policy and rules allow; see `predictions_table`.
+
+    Users are cut into chunks, so that no more than some rows of the catalog are held at once.
+    """
+    followed = None if rules is None else rules.for_catalog(catalog)
+    frames = []
+    chunk = max(1, min(2**24 // (len(catalog) + 1), 1_024))
+    for start in range(0, len(histories), chunk):
+        rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
+        moments = None if as_of is None else as_of[start : start + chunk]
+        raw = model.log_probabilities(rows, moments)
+        scores = apply_repeat_policy(raw, rows, moments, policy)
+        scores = scores if followed is None else followed.apply(scores)
+        frames.append(predictions_table(rows, catalog, *top_k(scores, k)))
+    return pl.concat(frames)
 
 
 def predictions_table(

@@ -1,12 +1,15 @@
 """What a predictor knows about itself, as JSON: what was read, how it was scored, and when."""
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
+from nextbuy import __version__
 from nextbuy.data.doctor import examine
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source
+from nextbuy.data.worlds.world import World
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.predictor.fitting import Fitted
@@ -35,12 +38,12 @@ def together(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]
 
 
 def results_facts(
-    fitted: Fitted, split: Split, config: PredictorConfig, limit: Mapping[str, float] | None
+    fitted: Fitted, split: Split, config: PredictorConfig, world: World | None
 ) -> dict[str, Any]:
     """How good the models are, and how that was found out."""
     return {
         "protocol": _protocol(split, config, fitted),
-        "limit": limit,
+        "limit": None if world is None else world.limit(split.test, split.catalog),
         "leaderboard": [row.as_dict() for row in fitted.rows],
         "evaluation": {row.model: _in_detail(row.test) for row in fitted.rows},
         "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
@@ -105,3 +108,9 @@ def _read_facts(options: ReadOptions) -> dict[str, Any]:
     """The options that say how a log is read, as JSON; not its limits, nor a pretended present."""
     skipped = {"now", "limits"}
     return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in skipped}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a bundle depends on."""
+    names = ("numpy", "polars", "pyarrow", "safetensors", "torch")
+    return {name: importlib.metadata.version(name) for name in names} | {"nextbuy": __version__}

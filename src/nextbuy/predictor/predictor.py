@@ -1,6 +1,5 @@
 """The predictor: what a user holds. Fit on a log, read the scores, predict, save, load."""
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -9,11 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from nextbuy import __version__
 from nextbuy.bundle import Bundle, load_bundle, save_bundle
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import Encoded, encode
@@ -24,24 +21,31 @@ from nextbuy.data.sources import Source, load_source
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
-from nextbuy.models.protocol import FitOptions, FittedModel, Model, top_k
-from nextbuy.predictor.answers import predictions_table
+from nextbuy.models.protocol import FittedModel, Model
+from nextbuy.predictor.answers import best_offers
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
-from nextbuy.predictor.facts import apart, results_facts, source_facts, together
+from nextbuy.predictor.facts import apart, results_facts, source_facts, together, versions
 from nextbuy.predictor.fitting import (
     LeaderboardRow,
     evaluate_all,
     fit_and_score,
     limited_world,
 )
-from nextbuy.predictor.refit import STAGES, refit, refuse_seen, stage_folder
+from nextbuy.predictor.refit import clear_run, refit_on_all, refuse_seen
+from nextbuy.predictor.timing_fit import (
+    fit_timing,
+    forecast_table,
+    refit_timing,
+    with_unlisted,
+)
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
-from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
+from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import Rules
-from nextbuy.training.checkpoint import clear_checkpoints, run_lock
+from nextbuy.timing.forecaster import Forecaster
+from nextbuy.training.checkpoint import run_lock
 
 
 class Predictor:
@@ -55,15 +59,15 @@ class Predictor:
         histories: Histories,
         models: Mapping[str, Model],
         facts: Mapping[str, Any],
+        forecaster: Forecaster | None = None,
     ) -> None:
         self.config = config
         self.catalog = catalog
         self.histories = histories
-        self.models: dict[str, FittedModel] = dict(models)
+        self.models = with_blend(models, facts.get("blend"))
         self._members: dict[str, Model] = dict(models)
         self.facts = dict(facts)
-        if self.facts.get("blend"):
-            self.models[BLEND] = Blend(models, BlendWeights.model_validate(self.facts["blend"]))
+        self.forecaster = forecaster
         self.leaderboard: list[LeaderboardRow] = []
         self.split: Split | None = None
         self.source: Source | None = None
@@ -96,8 +100,7 @@ class Predictor:
         """
         started = time.monotonic()
         config = config or PredictorConfig()
-        progress = progress or SilentProgress()
-        options = options or ReadOptions()
+        progress, options = progress or SilentProgress(), options or ReadOptions()
         models = {name: create_model(name, config) for name in config.chosen_models}
         source = load_source(
             data, users=users, seed=config.seed, options=options, progress=progress
@@ -115,35 +118,29 @@ class Predictor:
         )
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
         world = limited_world(source, config)
+        budget = TimeBudget.of(config.time_limit, started)
+        timing = fit_timing(encoded.histories, split, config, budget, progress)
         with nullcontext() if run_folder is None else run_lock(run_folder):
             fitted = fit_and_score(
                 models, _mapped(split, run_folder), config,
-                run_folder=run_folder, world=world, progress=progress,
-                budget=TimeBudget.of(config.time_limit, started),
+                run_folder=run_folder, world=world, progress=progress, budget=budget,
             )  # fmt: skip
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
         predictor._members = fitted.members
-        limit = None if world is None else world.limit(split.test, split.catalog)
-        predictor.facts |= results_facts(fitted, split, config, limit)
+        predictor.facts |= results_facts(fitted, split, config, world)
         if config.refit_full:
             predictor._refit(encoded, progress)
+            timing = refit_timing(timing, encoded.histories, progress)
+        predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
+        predictor.facts["timing"] = timing.facts
         return predictor
 
     def _refit(self, encoded: Encoded, progress: Progress) -> None:
         """Fit the members again on the whole log, and answer with its whole catalog."""
-        options = FitOptions(
-            seed=self.config.seed, epochs=self.config.epochs, run_folder=self._run_folder,
-            progress=progress,
-        )  # fmt: skip
-        with nullcontext() if self._run_folder is None else run_lock(self._run_folder):
-            self._members, _ = refit(
-                self._members, encoded.histories, encoded.catalog, options, stage="whole-log"
-            )
+        folder = self._run_folder
+        self._members = refit_on_all(self._members, encoded, self.config, folder, progress)
         self.catalog, self.histories = encoded.catalog, encoded.histories
-        self.models = {**self._members}
-        if self.facts["blend"]:
-            weights = BlendWeights.model_validate(self.facts["blend"])
-            self.models[BLEND] = Blend(self._members, weights)
+        self.models = with_blend(self._members, self.facts.get("blend"))
 
     @property
     def best_model(self) -> str:
@@ -169,7 +166,7 @@ class Predictor:
         """The k most probable next purchases of users by id, or of raw histories.
 
         Args:
-            who: User ids of the training log (an id that is not in it has an empty history), or
+            who: User ids of the training log (one that is not in it has an empty history), or
                 histories in this predictor's catalog, as `encode_histories` makes them.
             k: Items a user.
             model: One of `models`; the best on validation if not told.
@@ -188,19 +185,37 @@ class Predictor:
         if name not in self.models:
             raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
         histories = who if isinstance(who, Histories) else self.histories_of(who)
+        followed = self.config.rules if rules is None else rules
         policy = RepeatPolicy.parse(self.config.repeat)
-        told = self.config.rules if rules is None else rules
-        followed = None if told is None else told.for_catalog(self.catalog)
-        frames = []
-        chunk = max(1, min(2**24 // (len(self.catalog) + 1), 1_024))
-        for start in range(0, len(histories), chunk):
-            rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
-            moments = None if as_of is None else as_of[start : start + chunk]
-            raw = self.models[name].log_probabilities(rows, moments)
-            scores = apply_repeat_policy(raw, rows, moments, policy)
-            scores = scores if followed is None else followed.apply(scores)
-            frames.append(predictions_table(rows, self.catalog, *top_k(scores, k)))
-        return pl.concat(frames)
+        return best_offers(
+            self.models[name], histories, self.catalog, as_of, k=k, policy=policy, rules=followed
+        )
+
+    def forecast(
+        self,
+        who: Sequence[str] | Histories | None = None,
+        *,
+        as_of: datetime | int | Int64 | None = None,
+        horizon_days: int = 90,
+    ) -> pl.DataFrame:
+        """When users buy next, how often and for how much, one row a user.
+
+        Args:
+            who: As for `predict`; everybody in the training log if not told.
+            as_of: The moment from which days count, one for all (a datetime without a zone is UTC)
+                or, in UTC microseconds, one a user; the end of the training log if not told.
+            horizon_days: Over which purchases and spend are expected.
+
+        Returns:
+            See `Forecaster.table`; only purchases before `as_of` count.
+
+        Raises:
+            ConfigError: If there is nothing to forecast with, as without dates, with the reason.
+        """
+        return forecast_table(
+            self.forecaster, self.facts, self.histories, who,
+            as_of=as_of, horizon_days=horizon_days,
+        )  # fmt: skip
 
     def histories_of(self, user_ids: Sequence[str]) -> Histories:
         """The known histories of some users; empty for users that the log does not have."""
@@ -247,29 +262,17 @@ class Predictor:
         return evaluate_all(self.models, cases, self.catalog, self.config)
 
     def save(self, directory: Path) -> Path:
-        """Publish a bundle in `directory`; returns the folder of the new version.
-
-        The checkpoints of the run are removed then: the same command later begins anew.
-        """
+        """Publish a bundle in `directory`, and remove the checkpoints; gives the new folder."""
         facts, run = apart(self.facts)
-        facts |= {
-            "config": self.config.model_dump(mode="json"),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("numpy", "polars", "pyarrow", "safetensors", "torch")
-            }
-            | {"nextbuy": __version__},
-        }
+        facts |= {"config": self.config.model_dump(mode="json"), "versions": versions()}
+        run |= {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         bundle = Bundle(
             catalog=self.catalog, models=self._members, facts=facts, histories=self.histories,
-            run=run | {"created": datetime.now(UTC).isoformat(timespec="seconds")},
+            forecaster=self.forecaster, run=run,
         )  # fmt: skip
         published = save_bundle(directory, bundle)
         if self._run_folder is not None:
-            for name in self._members:
-                clear_checkpoints(self._run_folder / name)
-                for stage in STAGES:
-                    clear_checkpoints(stage_folder(self._run_folder, stage) / name)
+            clear_run(self._run_folder, self._members)
         return published
 
     @classmethod
@@ -287,6 +290,7 @@ class Predictor:
                 histories=bundle.histories,
                 models=bundle.models,
                 facts=together(bundle.facts, bundle.run),
+                forecaster=bundle.forecaster,
             )
         except (KeyError, TypeError, ValidationError, ConfigError) as error:
             raise BundleError(
@@ -317,3 +321,10 @@ def _mapped(split: Split, run_folder: Path | None) -> Split:
 def _mapped_histories(histories: Histories, folder: Path) -> Histories:
     histories.save(folder)
     return Histories.load(folder)
+
+
+def with_blend(models: Mapping[str, Model], weights: Any) -> dict[str, FittedModel]:
+    """The models, and their blend if there are weights, as they are stored."""
+    if not weights:
+        return dict(models)
+    return {**models, BLEND: Blend(models, BlendWeights.model_validate(weights))}

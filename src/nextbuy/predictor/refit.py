@@ -6,7 +6,8 @@ log to answer customers; nothing can be measured on it any more then.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -14,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from nextbuy.data.catalog import Catalog
+from nextbuy.data.encoding import Encoded
 from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.histories import Histories
 from nextbuy.data.purchases import Purchases
@@ -22,7 +24,10 @@ from nextbuy.models.neural import NeuralModel
 from nextbuy.models.protocol import FitOptions, Model
 from nextbuy.models.registry import create
 from nextbuy.models.scored import ScoredModel
+from nextbuy.predictor.config import PredictorConfig
+from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Cases
+from nextbuy.training.checkpoint import clear_checkpoints, run_lock
 
 Stage = Literal["before-test", "whole-log"]
 STAGES: Final[tuple[Stage, ...]] = ("before-test", "whole-log")
@@ -71,6 +76,22 @@ def refit(
     return found, seconds
 
 
+def refit_on_all(
+    members: Mapping[str, Model],
+    encoded: Encoded,
+    config: PredictorConfig,
+    run_folder: Path | None,
+    progress: Progress,
+) -> dict[str, Model]:
+    """The same models, fitted on the whole log; a run with a folder locks it meanwhile."""
+    options = FitOptions(
+        seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress
+    )
+    with nullcontext() if run_folder is None else run_lock(run_folder):
+        found, _ = refit(members, encoded.histories, encoded.catalog, options, stage="whole-log")
+    return found
+
+
 def refuse_seen(purchases: Purchases, seen: str) -> None:
     """Refuse to score on the log that everything was fitted on.
 
@@ -88,6 +109,14 @@ def refuse_seen(purchases: Purchases, seen: str) -> None:
 def stage_folder(run_folder: Path, stage: Stage) -> Path:
     """Where the checkpoints of a later fit go, a folder a model."""
     return run_folder / stage
+
+
+def clear_run(run_folder: Path, names: Iterable[str]) -> None:
+    """Remove the checkpoints of models, of the first fit and of later ones."""
+    for name in names:
+        clear_checkpoints(run_folder / name)
+        for stage in STAGES:
+            clear_checkpoints(stage_folder(run_folder, stage) / name)
 
 
 def no_cases(histories: Histories) -> Cases:

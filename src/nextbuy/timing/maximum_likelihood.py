@@ -121,7 +121,7 @@ def _described(descend: Objective, place: Float64, names: Sequence[str], calls: 
 
 def _logged(found: Maximum) -> Maximum:
     if found.at_edge:
-        _log.warning(
+        _log.info(
             "The purchases do not determine %s: the likelihood rises to the edge of what is tried.",
             " and ".join(found.at_edge),
         )

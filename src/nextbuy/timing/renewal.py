@@ -42,6 +42,7 @@ _FAMILIES: Final[dict[tuple[str, bool], type[Gap]]] = {
 }
 _STEP: Final = 1e-5
 _GRID: Final = 40
+_BLOCK: Final = 1_024
 
 
 class RenewalConfig(stored.Stored):
@@ -199,8 +200,7 @@ class RenewalOutlook(Outlook):
 
         The first of them by its distribution; those after it, given the user's scale, are a
         renewal process, and the scale is integrated out. The renewal equation is solved on a grid
-        of 40 steps to the longest horizon (the slowest answer here: 75 to 200 microseconds a
-        user), so that a user who buys more often than every other
+        of 40 steps to the longest horizon, so that a user who buys more often than every other
         step is foretold too low. The dropout probability stays what it is expected to be now, and
         so does the spread of a log-normal.
         """
@@ -209,15 +209,14 @@ class RenewalOutlook(Outlook):
             raise ConfigError("Expected purchases were asked forever. Give finite horizons.")
         longest = max(float(asked.max()), 1e-9) / self._unit
         grid_J = np.linspace(0.0, longest, _GRID + 1)
-        pairs = list(self._gap.given_scale(self._elapsed))
-        log_w_UK = np.concatenate([log_weight for log_weight, _ in pairs], axis=1)
-        w_UK = np.exp(log_w_UK - log_w_UK.max(axis=1, keepdims=True))
-        w_UK /= w_UK.sum(axis=1, keepdims=True)
-        on_grid_UJ = np.zeros((len(self), _GRID + 1))
-        for k, (_, gap) in enumerate(pairs):
-            after = _after_the_first(gap, self._elapsed, self._dropout, grid_J)
-            on_grid_UJ = on_grid_UJ + w_UK[:, k : k + 1] * after
-        after_UH = _interpolated(on_grid_UJ, asked / self._unit / longest * _GRID)
+        places = asked / self._unit / longest * _GRID
+        after_UH = np.empty((len(self), asked.shape[-1]))
+        for start in range(0, len(self), _BLOCK):
+            users = np.arange(start, min(start + _BLOCK, len(self)))
+            mine = places[users] if places.ndim == 2 and len(places) == len(self) else places
+            after_UH[users] = _after_the_first(
+                self._gap.take(users), self._elapsed[users], self._dropout[users], grid_J, mine
+            )
         return self.probability_within(days) + self.p_active()[:, None] * after_UH
 
 
@@ -235,26 +234,58 @@ def _with_dropout(log_open: Float64, dropout: Float64) -> Float64:
         return np.asarray(np.logaddexp(np.log(dropout), np.log1p(-dropout) + log_open))
 
 
-def _after_the_first(gap: Gap, elapsed: Float64, dropout: Float64, grid_J: Float64) -> Float64:
-    """Expected purchases but for the first of an active user until each moment, [U, J].
+def _after_the_first(
+    gap: Gap, elapsed: Float64, dropout: Float64, grid_J: Float64, places: Float64
+) -> Float64:
+    """Expected purchases but for the first of active users within horizons, [U, H].
 
-    M(t) = G(t) + integral of M(t - u) dG(u) with G = (1 - d) F for a wait that just began, by the
-    trapezoidal rule; then the integral of M(t - u) over the first wait, given what has elapsed.
+    Given the scale, M(t) = G(t) + integral of M(t - u) dG(u) with G = (1 - d) F for a wait that
+    just began; then the integral of M(t - u) over the first wait, given what has elapsed. Both by
+    the trapezoidal rule. Users lie side by side ([J, U]) and in blocks, so that the sums run
+    through the cache.
+
+    Args:
+        gap: Of U users.
+        elapsed: [U, 1].
+        dropout: [U, 1].
+        grid_J: Moments from 0 to the longest horizon.
+        places: The horizons in steps of the grid, [H] or [U, H].
     """
+    low = np.minimum(places.astype(np.int64), len(grid_J) - 2)
+    wanted = np.union1d(low, low + (places > low))
+    pairs = list(gap.given_scale(elapsed))
+    log_w_UK = np.concatenate([log_weight for log_weight, _ in pairs], axis=1)
+    w_UK = np.exp(log_w_UK - log_w_UK.max(axis=1, keepdims=True))
+    w_UK /= w_UK.sum(axis=1, keepdims=True)
+    on_grid_JU = np.zeros((len(grid_J), len(elapsed)))
+    for k, (_, one) in enumerate(pairs):
+        first = _first_wait(one, elapsed, grid_J)
+        later = (1.0 - dropout) * -np.expm1(one.log_survival(grid_J[None]))
+        renewals_JU = _renewals(np.ascontiguousarray(later.T))
+        means_JU = (renewals_JU[1:] + renewals_JU[:-1]) / 2.0
+        steps_JU = np.ascontiguousarray(np.diff(first, axis=1).T)
+        for j in wanted[wanted > 0]:
+            on_grid_JU[j] += w_UK[:, k] * _dot(steps_JU[:j], means_JU[j - 1 :: -1])
+    return _interpolated(on_grid_JU.T, places)
+
+
+def _first_wait(gap: Gap, elapsed: Float64, grid_J: Float64) -> Float64:
+    """P(the wait ends within each moment of the grid, given what has elapsed of it), [U, J]."""
     with np.errstate(invalid="ignore"):  # where nothing is left of the wait, it ends at once
         first = -np.expm1(gap.log_survival(elapsed + grid_J) - gap.log_survival(elapsed))
-    first = np.where(np.isnan(first) & ~np.isnan(elapsed), grid_J > 0, first)
-    later = (1.0 - dropout) * -np.expm1(gap.log_survival(grid_J[None]))
-    step, first_step = np.diff(later, axis=1), np.diff(first, axis=1)
-    renewals = np.zeros_like(later)
-    after = np.zeros(np.broadcast_shapes(first.shape, later.shape))
-    for j in range(1, len(grid_J)):
-        # Step i of the wait ends at u_i; M(t_j - u) there, and at its beginning, where it is known.
-        far, near = renewals[:, j - 1 :: -1], renewals[:, j - 1 : 0 : -1]
-        known = _dot(step[:, :j], far) + _dot(step[:, 1:j], near)
-        renewals[:, j] = (later[:, j] + known / 2.0) / (1.0 - step[:, 0] / 2.0)
-        after[:, j] = _dot(first_step[:, :j], far + renewals[:, j:0:-1]) / 2.0
-    return after
+    return np.where(np.isnan(first) & ~np.isnan(elapsed), grid_J > 0, first)
+
+
+def _renewals(later_JU: Float64) -> Float64:
+    """M on the grid, from G on it. With steps s of G, M_j (1 - s_0 / 2) = G_j + sum over 0 < m < j
+    of (s_(m - 1) + s_m) / 2 M_(j - m)."""
+    step_JU = np.diff(later_JU, axis=0)
+    shares_JU = (step_JU[1:] + step_JU[:-1]) / 2.0
+    rest_U = 1.0 - step_JU[0] / 2.0
+    found_JU = np.zeros_like(later_JU)
+    for j in range(1, len(later_JU)):
+        found_JU[j] = (later_JU[j] + _dot(shares_JU[: j - 1], found_JU[j - 1 : 0 : -1])) / rest_U
+    return found_JU
 
 
 def _interpolated(on_grid_UJ: Float64, places: Float64) -> Float64:
@@ -266,8 +297,8 @@ def _interpolated(on_grid_UJ: Float64, places: Float64) -> Float64:
     return np.asarray(below + (places_UH - low_UH) * (above - below))
 
 
-def _dot(left_UJ: Float64, right_UJ: Float64) -> Float64:
-    return np.asarray(np.einsum("uj,uj->u", left_UJ, right_UJ))
+def _dot(left_JU: Float64, right_JU: Float64) -> Float64:
+    return np.asarray(np.einsum("ju,ju->u", left_JU, right_JU))
 
 
 def _with_gradient(function: Callable[[Float64], float], place: Float64) -> tuple[float, Float64]:

@@ -1,0 +1,288 @@
+"""Fit when customers buy: members on training, weights on validation, scores on the test.
+
+As the models of items, members are then fitted again, weights kept: on all that lies before the
+test, and with `refit_full` on the whole log. Test purchases choose and teach nothing before they
+are scored.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from nextbuy.data.catalog import Catalog
+from nextbuy.data.encoding import Encoded
+from nextbuy.data.histories import UNKNOWN, Histories, Int64
+from nextbuy.data.recoding import index_map
+from nextbuy.errors import ConfigError, DataError, SplitError, TrainingError
+from nextbuy.predictor.budget import TimeBudget
+from nextbuy.predictor.config import PredictorConfig
+from nextbuy.progress import Progress
+from nextbuy.splitting.cases import Split
+from nextbuy.splitting.temporal import automatic_cutoffs
+from nextbuy.timing.bg_nbd import BgNbd
+from nextbuy.timing.blend import TimingBlend
+from nextbuy.timing.events import DAY, events_before
+from nextbuy.timing.forecaster import HORIZONS, Forecaster
+from nextbuy.timing.gamma_gamma import GammaGamma
+from nextbuy.timing.mbg_nbd import MbgNbd
+from nextbuy.timing.pareto_nbd import ParetoNbd
+from nextbuy.timing.protocol import TimingModel
+from nextbuy.timing.renewal import Renewal, RenewalConfig
+from nextbuy.timing.scores import fitting_horizons, score
+from nextbuy.timing.unlisted import Unlisted
+from nextbuy.timing.waits import waits_after
+
+MEMBERS: Final[dict[str, Callable[[int], TimingModel]]] = {
+    "bg-nbd": lambda _: BgNbd(),
+    "mbg-nbd": lambda _: MbgNbd(),
+    "pareto-nbd": lambda _: ParetoNbd(),
+    "renewal": lambda most_users: Renewal(RenewalConfig(most_users=most_users)),
+}
+"""By how many users the slow ones are fitted on; cheapest first."""
+
+_MOST_USERS: Final = 20_000
+"""To fit renewal on, to weigh and to score with, evenly spread."""
+
+_MOST_EVENTS: Final = 100_000
+"""Renewal is fitted on fewer users where they have more purchases than that: some seconds."""
+
+_SHARE_OF_TIME: Final = 0.1
+_SLIGHT: Final = 0.02
+"""A member of less weight costs time in each forecast and changes nothing in it."""
+
+_REASONS: Final = (ConfigError, DataError, TrainingError)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FittedTiming:
+    """What came of fitting.
+
+    Attributes:
+        forecaster: None if there is nothing to forecast with; the facts have the reason.
+        facts: JSON: members, weights, periods, scores, what was left out and why.
+    """
+
+    forecaster: Forecaster | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def fit_timing(
+    histories: Histories,
+    split: Split,
+    config: PredictorConfig,
+    budget: TimeBudget,
+    progress: Progress,
+) -> FittedTiming:
+    """Fit, weigh, fit again up to the test, and score.
+
+    Args:
+        histories: The whole log.
+        split: Its moments are those of the periods, if it is temporal; else they are chosen.
+        config: `refit` tells whether members learn from the validation period in the end.
+        budget: Under a limit a tenth of what is left of it may be taken, and nothing is fitted
+            again.
+        progress: Told what is done.
+    """
+    progress.about("timing")
+    if histories.time_kind != "dates":
+        return _nothing("time is only an order; forecasts need dates")
+    try:
+        validation_start, test_start, end = _moments(histories, split)
+    except SplitError as error:
+        return _nothing(str(error))
+    left = (budget.scored - time.monotonic()) * _SHARE_OF_TIME
+    members, left_out = _members(histories, validation_start, time.monotonic() + left)
+    if not members:
+        return _nothing(next(iter(left_out.values())), left_out)
+    sample = _sample(histories, validation_start)
+    try:
+        blend = TimingBlend(members).weigh(
+            sample, validation_start, waits_after(sample, validation_start, test_start)
+        )
+        blend = _without_slight(blend, sample, validation_start, test_start)
+        learned_until = validation_start
+        if config.refit and not budget.is_limited:
+            TimingBlend(members).fit(histories, test_start)
+            learned_until = test_start
+        amount, why_no_spend = _amount(histories, learned_until)
+    except _REASONS as error:
+        return _nothing(str(error), left_out)
+    facts = {
+        "reason": None,
+        "weights": blend.weights,
+        "left_out": left_out,
+        "validation_start": _date(validation_start),
+        "test_start": _date(test_start),
+        "learned_until": _date(learned_until),
+        "observed_until": end,
+        "spend": why_no_spend or "gamma-gamma",
+        "undetermined": _undetermined(members),
+        **_scores(TimingBlend(members), blend, histories, test_start, end),
+    }
+    return FittedTiming(forecaster=Forecaster(blend, amount), facts=facts)
+
+
+def refit_timing(fitted: FittedTiming, histories: Histories, progress: Progress) -> FittedTiming:
+    """Fitted again on the whole log, weights kept."""
+    if fitted.forecaster is None:
+        return fitted
+    progress.about("timing, whole log")
+    end = int(fitted.facts["observed_until"])
+    blend = fitted.forecaster.blend.fit(histories, end)
+    amount, _ = _amount(histories, end)
+    return FittedTiming(
+        forecaster=Forecaster(blend, amount), facts=fitted.facts | {"learned_until": _date(end)}
+    )
+
+
+def with_unlisted(
+    forecaster: Forecaster | None, encoded: Encoded, known: Catalog
+) -> Forecaster | None:
+    """The forecaster with the purchases of the log that a catalog does not know."""
+    if forecaster is None:
+        return None
+    rows = index_map(encoded.catalog, known)[encoded.histories.items] == UNKNOWN
+    unlisted = Unlisted.of(encoded.histories, rows) if rows.any() else None
+    return Forecaster(forecaster.blend, forecaster.amount, unlisted)
+
+
+def forecast_table(
+    forecaster: Forecaster | None,
+    facts: Mapping[str, Any],
+    stored: Histories,
+    who: Sequence[str] | Histories | None,
+    *,
+    as_of: datetime | int | Int64 | None,
+    horizon_days: int,
+) -> pl.DataFrame:
+    """The answer of `Predictor.forecast`.
+
+    Raises:
+        ConfigError: If there is no forecaster, with the reason.
+    """
+    timing = facts.get("timing") or {}
+    if forecaster is None or "observed_until" not in timing:
+        why = timing.get("reason") or "it was trained before there were forecasts; train it again"
+        raise ConfigError(f"This predictor cannot forecast: {why.rstrip('.')}.")
+    moments = int(timing["observed_until"]) if as_of is None else microseconds(as_of)
+    if isinstance(who, Histories):
+        return forecaster.table(who, moments, horizon_days=horizon_days)
+    whole = forecaster.whole(stored)
+    asked = whole if who is None else whole.of_users(who)
+    return forecaster.table(asked, moments, horizon_days=horizon_days)
+
+
+def microseconds(moment: datetime | int | Int64) -> int | Int64:
+    """UTC microseconds of a datetime (UTC where it names no zone); others as they are."""
+    if not isinstance(moment, datetime):
+        return moment
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _moments(histories: Histories, split: Split) -> tuple[int, int, int]:
+    """Start of validation, start of the test, and the end of observation."""
+    end = _end(histories)
+    validation, test = split.validation, split.test
+    if split.name == "temporal" and validation.as_of is not None and test.as_of is not None:
+        return int(validation.as_of[0]), int(test.as_of[0]), end
+    test_start, validation_start = automatic_cutoffs(histories)
+    return validation_start, test_start, end
+
+
+def _end(histories: Histories) -> int:
+    """When observation ends: the second after the last purchase, or the end of its day if the log
+    knows days only."""
+    only_days = not (histories.times % DAY).any()
+    return int(histories.times.max()) + (DAY if only_days else 1_000_000)
+
+
+def _members(
+    histories: Histories, as_of: int, deadline: float
+) -> tuple[dict[str, TimingModel], dict[str, str]]:
+    """Those that could be fitted, and why others could not."""
+    found: dict[str, TimingModel] = {}
+    left_out: dict[str, str] = {}
+    counts = events_before(histories, as_of).counts
+    each = float(counts.sum()) / max(int((counts > 0).sum()), 1)
+    most_users = min(_MOST_USERS, max(int(_MOST_EVENTS / max(each, 1.0)), 1))
+    for name, create in MEMBERS.items():
+        if time.monotonic() >= deadline:
+            left_out[name] = "the time limit left no time for it"
+            continue
+        try:
+            found[name] = create(most_users).fit(histories, as_of)
+        except _REASONS as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def _undetermined(members: Mapping[str, TimingModel]) -> dict[str, list[str]]:
+    """Parameters that ran to the edge of what is tried, of each member that has some."""
+    found = {name: getattr(model, "maximum", None) for name, model in members.items()}
+    return {name: list(each.at_edge) for name, each in found.items() if each and each.at_edge}
+
+
+def _without_slight(
+    blend: TimingBlend, sample: Histories, validation_start: int, test_start: int
+) -> TimingBlend:
+    """The blend of the members that matter, weighed again."""
+    weights = blend.weights or {}
+    kept = {name: blend.members[name] for name, weight in weights.items() if weight >= _SLIGHT}
+    if len(kept) == len(weights):
+        return blend
+    waits = waits_after(sample, validation_start, test_start)
+    return TimingBlend(kept).weigh(sample, validation_start, waits)
+
+
+def _amount(histories: Histories, as_of: int) -> tuple[GammaGamma | None, str | None]:
+    """What a purchase is worth, or why that is not known."""
+    if histories.prices is None:
+        return None, "the log has no prices"
+    try:
+        return GammaGamma().fit(histories, as_of), None
+    except _REASONS as error:
+        return None, str(error)
+
+
+def _scores(
+    members: TimingBlend, blend: TimingBlend, histories: Histories, test_start: int, end: int
+) -> dict[str, Any]:
+    """Of the blend and of each member alone, on the test period."""
+    sample = _sample(histories, test_start)
+    waits = waits_after(sample, test_start, end)
+    period = (end - test_start) / DAY
+    scored: dict[str, Any] = {"blend": blend, **members.members}
+    fitting = fitting_horizons(period, HORIZONS)
+    return {
+        "test_days": period,
+        "num_users": int(waits.known.sum()),
+        "num_events": int(waits.observed.sum()),
+        "horizons": fitting,
+        "horizons_left_out": [days for days in HORIZONS if days not in fitting],
+        "scores": {
+            name: score(model.outlook(sample, test_start), waits, period, HORIZONS)
+            for name, model in scored.items()
+        },
+    }
+
+
+def _sample(histories: Histories, as_of: int) -> Histories:
+    """Users who bought before a moment, so many at most, evenly spread."""
+    buyers = np.flatnonzero(events_before(histories, as_of).counts > 0)
+    if len(buyers) > _MOST_USERS:
+        buyers = buyers[np.linspace(0, len(buyers) - 1, _MOST_USERS).astype(np.int64)]
+    return histories.take(buyers)
+
+
+def _nothing(reason: str, left_out: dict[str, str] | None = None) -> FittedTiming:
+    return FittedTiming(facts={"reason": reason, "left_out": left_out or {}})
+
+
+def _date(moment: int) -> str:
+    return datetime.fromtimestamp(moment / 1e6, tz=UTC).isoformat(timespec="seconds")

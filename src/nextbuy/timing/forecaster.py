@@ -1,0 +1,142 @@
+"""When each customer buys next, how often, and for how much: the table of a forecast.
+
+Legend: U users, H horizons.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import polars as pl
+
+from nextbuy import columns
+from nextbuy.data.histories import Histories, Int64
+from nextbuy.errors import ConfigError
+from nextbuy.timing.blend import TimingBlend
+from nextbuy.timing.events import Float64
+from nextbuy.timing.gamma_gamma import GammaGamma
+from nextbuy.timing.unlisted import FILE, Unlisted
+
+HORIZONS: Final = (7, 30, 90)
+"""Days within which the probability of a purchase is told."""
+
+QUANTILES: Final = (0.1, 0.5, 0.9)
+LONGEST: Final = 3_650
+"""Days; beyond ten years a log of purchases says nothing."""
+
+_CHUNK: Final = 16_384
+
+
+class Forecaster:
+    """A weighed blend of timing models, and a model of what a purchase is worth.
+
+    Attributes:
+        blend: Fitted and weighed.
+        amount: Fitted; None where the log has no prices.
+        unlisted: Purchases that the stored histories lack, or None.
+    """
+
+    def __init__(
+        self, blend: TimingBlend, amount: GammaGamma | None, unlisted: Unlisted | None = None
+    ) -> None:
+        self.blend = blend
+        self.amount = amount
+        self.unlisted = unlisted
+
+    def whole(self, histories: Histories) -> Histories:
+        """The stored histories, all users in their order, with every purchase of the log."""
+        return histories if self.unlisted is None else self.unlisted.added_to(histories)
+
+    def table(
+        self, histories: Histories, as_of: int | Int64, *, horizon_days: int = 90
+    ) -> pl.DataFrame:
+        """One row a user, in their order; computed in chunks, so that memory stays bounded.
+
+        Only purchases before `as_of` count. A user without one has null everywhere: nothing here
+        knows when somebody buys who never did.
+
+        Args:
+            histories: With dates.
+            as_of: UTC microseconds from which days count, one for all, or one a user.
+            horizon_days: H, whole days over which purchases and spend are expected.
+
+        Returns:
+            `user_id`; `days_to_next_p10`, `_p50` and `_p90`, days by which the next purchase has
+            happened with that probability, infinite where the user rather never buys again;
+            `p_buy_7d`, `p_buy_30d`, `p_buy_90d`; `p_active`, that the user will ever buy again;
+            `expected_purchases_Hd` (days with a purchase); `expected_spend_Hd`, null where nothing
+            is known of prices; `as_of`.
+
+        Raises:
+            ConfigError: If time is only an order, or the horizon is out of its range.
+        """
+        if not 1 <= horizon_days <= LONGEST:
+            raise ConfigError(
+                f"The horizon is {horizon_days} days; it goes from 1 to {LONGEST} days."
+            )
+        if histories.time_kind != "dates":
+            raise ConfigError(
+                "A forecast was asked of purchases whose time is only an order. It needs dates: "
+                "give a time column with dates."
+            )
+        moments_U = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(histories))
+        frames = [
+            self._rows(histories.take(users), moments_U[users], horizon_days)
+            for users in _chunks(len(histories))
+        ]
+        return pl.concat(frames)
+
+    def _rows(self, histories: Histories, as_of: Int64, horizon_days: int) -> pl.DataFrame:
+        outlook = self.blend.outlook(histories, as_of)
+        days_UQ = outlook.days_to_next(QUANTILES)
+        within_UH = outlook.probability_within(np.array(HORIZONS, dtype=np.float64))
+        purchases_U = outlook.expected_purchases(float(horizon_days))[:, 0]
+        spend_U = np.full(len(histories), np.nan)
+        if self.amount is not None and histories.prices is not None:
+            value_U = self.amount.expected_spend(histories, as_of)
+            spend_U = np.where(np.isfinite(value_U), purchases_U * value_U, np.nan)
+        values: dict[str, Float64] = {
+            **{f"days_to_next_p{q * 100:.0f}": days_UQ[:, n] for n, q in enumerate(QUANTILES)},
+            **{f"p_buy_{days}d": within_UH[:, n] for n, days in enumerate(HORIZONS)},
+            "p_active": outlook.p_active(),
+            f"expected_purchases_{horizon_days}d": purchases_U,
+            f"expected_spend_{horizon_days}d": spend_U,
+        }
+        return pl.DataFrame(
+            [
+                histories.user_ids.alias(columns.USER),
+                *(pl.Series(name, each).fill_nan(None) for name, each in values.items()),
+                pl.Series("as_of", as_of, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+            ]
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write into an existing folder."""
+        (folder / "blend").mkdir()
+        self.blend.save(folder / "blend")
+        if self.amount is not None:
+            (folder / "amount").mkdir()
+            self.amount.save(folder / "amount")
+        if self.unlisted is not None:
+            self.unlisted.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path, histories: Histories) -> Self:
+        """Read what `save` wrote, for the histories that are stored beside it.
+
+        Raises:
+            BundleError: If a part is missing or not what it says.
+        """
+        amount = folder / "amount"
+        return cls(
+            TimingBlend.load(folder / "blend"),
+            GammaGamma.load(amount) if amount.exists() else None,
+            Unlisted.load(folder, histories) if (folder / FILE).exists() else None,
+        )
+
+
+def _chunks(num_users: int) -> Iterator[Int64]:
+    """Positions of users, some at a time; one empty chunk if there are none."""
+    for start in range(0, max(num_users, 1), _CHUNK):
+        yield np.arange(start, min(start + _CHUNK, num_users))
