@@ -69,6 +69,11 @@ def train(
     if json:
         print_json(_report(predictor, version))
         return
+    _print(predictor, out, version)
+
+
+def _print(predictor: "Predictor", out: Path, version: Path) -> None:
+    """What a person wants to know, and what to type next."""
     print_reading(predictor)
     print_leaderboard(predictor)
     print_line(f"\nbundle: {version}")

@@ -29,6 +29,10 @@ _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
 _FALL: Final = 45.0
 
 
+_LARGEST_LOG: Final = 700.0
+"""Of a number that a float64 holds; beyond it `far` is nothing beside it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
     """r and alpha of the rate of purchases, s and beta of the rate of dropping out."""
@@ -134,8 +138,8 @@ def _dropped(p: Parameters, x: Float64, t_x: Float64, T: Float64, *, means: bool
             continue
         for node, node_weight in zip(_NODES + 1.0, _NODE_WEIGHTS, strict=True):
             log_n = left + half * node
-            near = np.exp(log_n)
-            log_f = np.log(near + shape.far)
+            near = np.exp(np.minimum(log_n, _LARGEST_LOG))
+            log_f = np.maximum(np.log(near + shape.far), log_n)
             value = node_weight * half * np.exp(shape.log(log_n, log_f) - shape.at_begin)
             total = total + value
             if means:
