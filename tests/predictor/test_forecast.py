@@ -236,3 +236,12 @@ def test_under_a_time_limit_nothing_is_fitted_again():
     config = FAST.model_copy(update={"time_limit": 60.0})
     facts = Predictor.fit(random_buyers(100), config=config).facts["timing"]
     assert facts["learned_until"] == facts["validation_start"]
+
+
+def test_a_short_time_limit_leaves_out_what_cannot_be_interrupted():
+    config = PredictorConfig.of(models=["popularity"], time_limit=20)
+    timing = Predictor.fit(shop_log(), config=config).facts["timing"]
+    assert timing["left_out"]["renewal"] == "the time limit left no time for it"
+    assert set(timing["weights"]) <= {"bg-nbd", "mbg-nbd", "pareto-nbd"}
+    whole = Predictor.fit(shop_log(), config=PredictorConfig.of(models=["popularity"]))
+    assert "renewal" not in whole.facts["timing"]["left_out"]
