@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nextbuy.data.histories import Histories, offsets_of
+from nextbuy.data.histories import DAY, Histories, offsets_of
 from nextbuy.timing.bg_nbd import BetaGeometricParameters, BgNbd
 from nextbuy.timing.blend import TimingBlend
-from nextbuy.timing.events import DAY
 from nextbuy.timing.gamma_gamma import GammaGamma, GammaGammaConfig
 from nextbuy.timing.mbg_nbd import MbgNbd
 from nextbuy.timing.pareto_nbd import ParetoNbd

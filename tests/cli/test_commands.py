@@ -14,20 +14,6 @@ COMMANDS = ("demo", "doctor", "train", "evaluate", "predict", "forecast", "repor
 COUNTING = ("--models", "popularity,personal-frequency")
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command; gives its exit code, standard output and standard error."""
-
-    def run_command(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return left.value.code, out, err
-
-    return run_command
-
-
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     path = tmp_path_factory.mktemp("log") / "log.csv"
@@ -40,6 +26,16 @@ def bundle(log, tmp_path, run):
     out = tmp_path / "bundle"
     assert run("train", log, "--out", out, *COUNTING, "--json")[0] == 0
     return out
+
+
+def test_what_takes_more_memory_than_it_may_is_left_out_and_named(log, tmp_path, run):
+    models = ("--models", "popularity,ease")
+    code, out, _ = run("train", log, "--out", tmp_path / "b", *models, "--memory-limit", 1)
+    assert code == 0
+    assert "ease was left out: The memory is too short" in " ".join(out.split())
+    code, out, _ = run("train", log, "--out", tmp_path / "c", *models, "--memory-limit", 10**6)
+    assert code == 0
+    assert "ease was left out" not in " ".join(out.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

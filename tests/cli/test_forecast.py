@@ -9,18 +9,6 @@ from nextbuy.cli.app import main
 from tests.shop import shop_log
 
 
-@pytest.fixture
-def run(capsys):
-    def run_command(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return left.value.code, out, err
-
-    return run_command
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")

@@ -78,6 +78,15 @@ def test_what_is_due_is_learnt_from_others():
     assert due > not_yet + 1.0
 
 
+def test_cadences_need_dates():
+    row = [1, 2, 1, 2]
+    dated = Histories.from_lists([row] * 30, times=[[d * DAY for d in range(1, 5)]] * 30)
+    model = Transformer()
+    for train, expected in ((dated, V), (Histories.from_lists([row] * 30), 0)):
+        shape = model.shape_of(model.config, train, small_catalog(V))
+        assert shape.num_groups == expected
+
+
 def test_groups_are_the_finest_that_fit():
     def groups(num_items, categories, platforms):
         table = small_catalog(num_items).table.with_columns(

@@ -121,11 +121,11 @@ def _print_notes(
     predictor: "Predictor", found: "pl.DataFrame", moment: datetime | None, unknown: list[str]
 ) -> None:
     """What a reader of the forecast must know."""
-    from nextbuy.predictor.timing_fit import microseconds
+    from nextbuy.data.times import microseconds_of
 
     timing = predictor.facts["timing"]
     notes = [f"user {one!r} is not in the training log: nothing is forecast" for one in unknown]
-    if moment is not None and microseconds(moment) > timing["observed_until"]:
+    if moment is not None and microseconds_of(moment) > timing["observed_until"]:
         notes.append("--as-of is after the end of the log: it counts as if nobody bought since")
     spend = [name for name in found.columns if name.startswith("expected_spend")]
     if timing["spend"] != "gamma-gamma":

@@ -20,6 +20,9 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 TimeKind = Literal["dates", "order"]
 
+DAY: Final = 86_400_000_000
+"""Microseconds of a day."""
+
 PADDING: Final = 0
 """Item index that means "nothing"; items are 1..V."""
 

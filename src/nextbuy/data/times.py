@@ -28,6 +28,12 @@ _DAY_NUMBER: Final = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"
 _UTC = pl.Datetime("us", "UTC")
 
 
+def microseconds_of(moment: datetime) -> int:
+    """UTC microseconds since 1970 of a moment; one without a zone is UTC."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Times:
     """A time column that was understood.

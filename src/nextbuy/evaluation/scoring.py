@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import (
+    DAY,
     PADDING,
     UNKNOWN,
     Float32,
@@ -30,7 +31,6 @@ from nextbuy.splitting.rules import CatalogRules, Rules
 
 Float64 = NDArray[np.float64]
 
-_DAY: Final = 86_400_000_000
 _CHUNK_BYTES: Final = 2**26
 _MOST_CASES: Final = 1_024  # of one chunk: a network holds its activations, too
 
@@ -173,7 +173,7 @@ def _days_away(cases: Cases) -> Float64:
     if cases.as_of is not None and histories.time_kind == "dates":
         bought = np.flatnonzero(histories.lengths)
         last = histories.times[histories.offsets[bought + 1] - 1]
-        away[bought] = (cases.as_of[bought] - last) / _DAY
+        away[bought] = (cases.as_of[bought] - last) / DAY
     return away
 
 
@@ -185,7 +185,7 @@ def _target_ages(cases: Cases, num_items: int) -> Float64:
     np.minimum.at(first, histories.items, histories.times)
     asked = cases.as_of[case_of_target(cases.target_offsets)]
     sold = (cases.target_items != UNKNOWN) & (first[cases.target_items] < asked)
-    ages[sold] = (asked[sold] - first[cases.target_items[sold]]) / _DAY
+    ages[sold] = (asked[sold] - first[cases.target_items[sold]]) / DAY
     return ages
 
 

@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
+from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int64
 from nextbuy.nn.network import Network, Sequences
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items, purchase_facts
 from nextbuy.splitting.cases import Cases
 from nextbuy.training.batches import gap_buckets, has_baskets
 from nextbuy.training.torch_engine import own_tensors
 
-_DAY: Final = 86_400e6
 _SCORING_TOKENS: Final = 16_384
 _MOST_CASES: Final = 1_024
 
@@ -75,19 +74,19 @@ def _states(
         items = items[canonical]
     lengths = np.minimum(histories.lengths, longest - 1)
     order = np.argsort(lengths, kind="stable")
+    sorted_lengths = lengths[order]
     found = [torch.empty(0, network.output()[0].shape[1])]
     for length in np.unique(lengths):
-        members = order[slice(*np.searchsorted(lengths[order], [length, length + 1]))]
+        members = order[slice(*np.searchsorted(sorted_lengths, [length, length + 1]))]
         rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
         for start in range(0, len(members), rows_in_batch):
             rows = members[start : start + rows_in_batch]
             asked = _sequences(histories, items, rows, int(length))
             if moments is not None and last is not None:
                 has_bought = histories.lengths[rows] > 0
-                days = np.maximum(moments[rows] - last[rows], 0) / _DAY
+                days = np.maximum(moments[rows] - last[rows], 0) / DAY
                 days = np.where(has_bought, days, np.nan).astype(np.float32)
-                dates = (moments[rows] / _DAY).astype(np.float32)
-                asked = replace(asked, days=torch.from_numpy(days), dates=torch.from_numpy(dates))
+                asked = replace(asked, days=torch.from_numpy(days))
             found.append(network.states(asked, None))
     return torch.cat(found)[torch.from_numpy(np.argsort(order))]
 

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import UNKNOWN, Float32, Histories
+from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.splitting.cases import Cases
 
 logger = logging.getLogger(__name__)
 
-_DAY: Final = 86_400_000_000
 _HALF_LIVES: Final = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 120.0, 365.0)
 
 
@@ -69,7 +68,7 @@ def decayed_counts(train: Histories, half_life_days: float | None, num_items: in
     """Purchases of each item 1..V, counted 2^(-age / half-life); None counts all alike."""
     weights: NDArray[np.float64] | None = None
     if half_life_days is not None and len(train.times):
-        ages = (train.times.max() - train.times) / (half_life_days * _DAY)
+        ages = (train.times.max() - train.times) / (half_life_days * DAY)
         weights = np.exp2(-ages)
     return np.bincount(train.items, weights, num_items + 1)[1:].astype(np.float32)
 

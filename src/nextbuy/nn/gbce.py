@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
+from nextbuy.nn.losses import gathered
+
 
 def gbce_beta(sampling_rate: float, calibration: float) -> float:
     """beta = alpha (t (1 - 1/alpha) + 1/alpha) = 1 - t (1 - alpha).
@@ -63,12 +65,7 @@ def gbce_loss(
     num_targets, num_samples = len(targets_N), len(samples_S)
     if num_targets == 0:
         return hidden_MR.sum() * torch.nan
-    places_V = targets_N.new_full((len(weight_VR),), -1)
-    places_V[samples_S] = torch.arange(num_samples, device=samples_S.device)
-    places_N = places_V[targets_N]
-    # One gather for samples and targets: its backward adds up rows that are in both.
-    rows = torch.cat([samples_S, targets_N])
-    weight_KR, bias_K = weight_VR.index_select(0, rows), bias_V.index_select(0, rows)
+    weight_KR, bias_K, places_N = gathered(weight_VR, bias_V, samples_S, targets_N)
     s_MS = torch.addmm(bias_K[:num_samples], hidden_MR, weight_KR[:num_samples].t())
     is_own_MS = torch.zeros_like(s_MS, dtype=torch.bool)
     hit = places_N >= 0

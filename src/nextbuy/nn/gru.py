@@ -9,7 +9,6 @@ V items.
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nextbuy.nn.dropout import drop
-from nextbuy.nn.network import Sequences, Weights
+from nextbuy.nn.network import CatalogNetwork, Sequences, Weights
 from nextbuy.nn.recurrent import orthogonal
-from nextbuy.nn.repeat_head import OwnTensors, Repeats
 from nextbuy.seeding import generator
 
 
@@ -39,7 +37,7 @@ class GruShape(BaseModel):
     )
 
 
-class GruNetwork(nn.Module):
+class GruNetwork(CatalogNetwork):
     """The network; `states` is everything before the scores."""
 
     def __init__(self, shape: GruShape) -> None:
@@ -65,32 +63,9 @@ class GruNetwork(nn.Module):
         found: Tensor = self.norm_last(self.back(h_MH))
         return found
 
-    @property
-    def has_repeats(self) -> bool:
-        """Never."""
-        return False
-
-    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
-        """There is no repeat head."""
-        return None
-
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, D] and biases [V] of the items 1..V."""
         return self.embedding.weight[1:], self.bias
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by the names of `weight_shapes`."""
-        return dict(self.named_parameters())
-
-    def weights(self) -> Weights:
-        """A copy of the weights as NumPy arrays."""
-        return {n: p.detach().cpu().numpy().copy() for n, p in self.named_parameters()}
-
-    @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over weights with exactly the names and shapes of `weight_shapes`."""
-        for name, parameter in self.named_parameters():
-            parameter.copy_(torch.from_numpy(np.array(weights[name])))
 
 
 def weight_shapes(shape: GruShape) -> dict[str, tuple[int, ...]]:

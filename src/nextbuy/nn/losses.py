@@ -139,16 +139,25 @@ def sampled_softmax_loss(
     """
     if len(targets_N) == 0:
         return hidden_MR.sum() * torch.nan
-    places_V = targets_N.new_full((len(weight_VR),), -1)
-    places_V[samples_S] = torch.arange(len(samples_S), device=samples_S.device)
-    # One gather for samples and targets: its backward adds up rows that are in both.
-    rows = torch.cat([samples_S, targets_N])
-    weight_KR, bias_K = weight_VR.index_select(0, rows), bias_V.index_select(0, rows)
+    weight_KR, bias_K, places_N = gathered(weight_VR, bias_V, samples_S, targets_N)
     loss: Tensor = _SampledSoftmax.apply(
-        hidden_MR, weight_KR, bias_K, owners_N, places_V[targets_N], log_weights_S, log_own_N,
+        hidden_MR, weight_KR, bias_K, owners_N, places_N, log_weights_S, log_own_N,
         log_rest_N,
     )  # type: ignore[no-untyped-call]  # fmt: skip
     return loss
+
+
+def gathered(
+    weight_VR: Tensor, bias_V: Tensor, samples_S: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights [S + N, R] and biases of samples and targets; where each target is a sample, or -1.
+
+    One gather for both: its backward adds up rows that are in both.
+    """
+    places_V = targets_N.new_full((len(weight_VR),), -1)
+    places_V[samples_S] = torch.arange(len(samples_S), device=samples_S.device)
+    rows = torch.cat([samples_S, targets_N])
+    return weight_VR.index_select(0, rows), bias_V.index_select(0, rows), places_V[targets_N]
 
 
 class _SampledSoftmax(torch.autograd.Function):

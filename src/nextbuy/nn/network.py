@@ -10,7 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextbuy.nn.repeat_head import OwnTensors, Repeats
 
@@ -29,7 +29,6 @@ class Sequences:
             where time is only an order.
         days: From the last purchase to the question, [M]; `nan` where nothing was bought. None
             where time is only an order.
-        dates: Days from 1970 to the question, [M]; or None.
         own: Own items of the states; None for networks without a repeat head.
     """
 
@@ -38,8 +37,34 @@ class Sequences:
     states: Tensor
     gaps: Tensor | None = None
     days: Tensor | None = None
-    dates: Tensor | None = None
     own: OwnTensors | None = None
+
+
+class CatalogNetwork(nn.Module):
+    """What the networks have in common: weights by name, and no repeat head unless they say so."""
+
+    @property
+    def has_repeats(self) -> bool:
+        """Never; see `Network.has_repeats`."""
+        return False
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
+        """There is no repeat head."""
+        return None
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by the names of `weight_shapes`."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def weights(self) -> Weights:
+        """A copy of the weights as NumPy arrays."""
+        return {n: p.detach().cpu().numpy().copy() for n, p in self.trained_parameters().items()}
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take over weights with exactly the names and shapes of `weight_shapes`."""
+        for name, parameter in self.trained_parameters().items():
+            parameter.copy_(torch.from_numpy(np.array(weights[name])))
 
 
 class Network(Protocol):
@@ -62,7 +87,7 @@ class Network(Protocol):
         """Rows of weights [V, R] and biases [V] of the items 1..V."""
         ...
 
-    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
         ...
 

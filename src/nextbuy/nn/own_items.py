@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import Float32, Histories, Int32, Int64, jagged_rows
+from nextbuy.data.histories import DAY, Float32, Histories, Int32, Int64, jagged_rows
 
 DECAYS: Final = (1.0, 0.99, 0.95, 0.8, 0.5)
 """Weights of a purchase one basket further back; each gives a decayed count."""
@@ -43,7 +43,6 @@ FIRST_WEIGHTS: Final = tuple(float(decay == 0.95) for decay in DECAYS) + (0.0,) 
 NUM_DAYS: Final = 4
 """Newest purchases of an own item whose ages are told one by one."""
 
-_DAY: Final = 86_400e6
 _LOWEST: Final = -12.0
 _MOST_SEEN: Final = 10_000
 _NOWHERE: Final = np.iinfo(np.int64).max
@@ -97,7 +96,7 @@ def purchase_facts(histories: Histories, groups: Int64 | None = None) -> Purchas
     first = np.empty(num_rows, dtype=np.int64)
     first[order] = np.repeat(order[starts], np.diff(np.append(starts, num_rows)))
     dated = histories.time_kind == "dates"
-    days = histories.times / _DAY if dated else np.zeros(num_rows)
+    days = histories.times / DAY if dated else np.zeros(num_rows)
     by_baskets = np.ones((num_rows, len(DECAYS)), dtype=np.float32)
     by_days = np.ones((num_rows, len(HALF_LIVES)), dtype=np.float32)
     decays, rates = np.log(DECAYS), -np.log(2) / np.array(HALF_LIVES)
@@ -236,7 +235,7 @@ def _ages(histories: Histories, facts: PurchaseFacts, rows: Int64, moments: Int6
     ages = np.full((len(rows), NUM_DAYS), np.inf, dtype=np.float32)
     places = np.arange(len(rows))
     for back in range(NUM_DAYS):
-        days = (moments[places] - histories.times[rows]) / _DAY
+        days = (moments[places] - histories.times[rows]) / DAY
         ages[places, back] = np.maximum(days, 0.0)
         rows = facts.previous_rows[rows]
         places, rows = places[rows >= 0], rows[rows >= 0]

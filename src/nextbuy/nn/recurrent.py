@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nextbuy.nn.dropout import drop
-from nextbuy.nn.network import Sequences, Weights
-from nextbuy.nn.repeat_head import OwnTensors, Repeats
+from nextbuy.nn.network import CatalogNetwork, Sequences, Weights
 from nextbuy.seeding import generator
 
 
@@ -108,7 +107,7 @@ def orthogonal(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return signed
 
 
-class LstmRnnNetwork(nn.Module):
+class LstmRnnNetwork(CatalogNetwork):
     """The network in torch. `hidden` is everything before the Dense layer."""
 
     def __init__(self, shape: LstmRnnShape) -> None:
@@ -150,15 +149,6 @@ class LstmRnnNetwork(nn.Module):
             .flatten(0, 1)
             .index_select(0, asked.states)
         )
-
-    @property
-    def has_repeats(self) -> bool:
-        """Never."""
-        return False
-
-    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
-        """There is no repeat head."""
-        return None
 
     def output(self) -> tuple[Tensor, Tensor]:
         """The Dense layer's kernel [V, R] and bias [V]."""

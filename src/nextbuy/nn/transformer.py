@@ -17,7 +17,6 @@ V items, T taps.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nextbuy.nn.dropout import drop
-from nextbuy.nn.network import Sequences, Weights
+from nextbuy.nn.network import CatalogNetwork, Sequences, Weights
 from nextbuy.nn.own_items import FEATURES, FIRST_WEIGHTS, SUMMARIES
 from nextbuy.nn.repeat_head import OwnTensors, RepeatHead, Repeats, initial_head
 from nextbuy.seeding import generator
@@ -37,19 +36,12 @@ NUM_GAPS: Final = 32
 """Buckets of time between purchases; the first says that there is none."""
 
 _BASE: Final = 10_000.0
-_YEAR_DAYS: Final = 365.2425
 
 
 def time_buckets(days: Tensor) -> Tensor:
     """1 for less than a minute, then one more each time it doubles; 0 for `nan`."""
     buckets = (1 + torch.log2(1 + days * 1440.0)).clamp_max(NUM_GAPS - 1)
     return torch.where(torch.isnan(days), 0.0, buckets).long()
-
-
-def seasons_of(dates: Tensor) -> Tensor:
-    """Sine and cosine of the year and of the half-year, [M, 4]; `dates` are days from 1970."""
-    phase = (2 * math.pi / _YEAR_DAYS) * dates
-    return torch.stack([phase.sin(), phase.cos(), (2 * phase).sin(), (2 * phase).cos()], dim=1)
 
 
 class TransformerShape(BaseModel):
@@ -72,7 +64,6 @@ class TransformerShape(BaseModel):
         default=False, description="tell each position whether its purchase opens a new basket"
     )
     knows_times: bool = Field(default=False, description="tell the time between purchases")
-    knows_seasons: bool = Field(default=False, description="tell the time of the year")
     repeats: bool = Field(default=False, description="a head for what is bought again")
     num_groups: int = Field(
         default=0, ge=0, description="groups of items with a cadence of their own; 0 is without"
@@ -175,7 +166,7 @@ class Block(nn.Module):
         return torch.lerp(low, x_BLD, self.high.square())
 
 
-class TransformerNetwork(nn.Module):
+class TransformerNetwork(CatalogNetwork):
     """The network; `states` is everything before the scores."""
 
     def __init__(self, shape: TransformerShape) -> None:
@@ -188,7 +179,6 @@ class TransformerNetwork(nn.Module):
         self.basket = nn.Embedding(2, shape.width) if shape.marks_baskets else None
         self.gap = nn.Embedding(NUM_GAPS, shape.width) if shape.knows_times else None
         self.wait = nn.Embedding(NUM_GAPS, shape.width) if shape.knows_times else None
-        self.season = nn.Linear(4, shape.width, bias=False) if shape.knows_seasons else None
         self.repeat_head = (
             RepeatHead(
                 num_items=shape.num_items,
@@ -217,8 +207,6 @@ class TransformerNetwork(nn.Module):
         x_MD = x_BLD.flatten(0, 1).index_select(0, asked.states)
         if self.wait is not None and asked.days is not None:
             x_MD = x_MD + self.wait(time_buckets(asked.days))
-        if self.season is not None and asked.dates is not None:
-            x_MD = x_MD + self.season(seasons_of(asked.dates))
         found: Tensor = self.norm_last(x_MD)
         return found
 
@@ -237,20 +225,6 @@ class TransformerNetwork(nn.Module):
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, D] and biases [V] of the items 1..V."""
         return self.embedding.weight[1:], self.bias
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by the names of `weight_shapes`."""
-        return dict(self.named_parameters())
-
-    def weights(self) -> Weights:
-        """A copy of the weights as NumPy arrays."""
-        return {n: p.detach().cpu().numpy().copy() for n, p in self.named_parameters()}
-
-    @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over weights with exactly the names and shapes of `weight_shapes`."""
-        for name, parameter in self.named_parameters():
-            parameter.copy_(torch.from_numpy(np.array(weights[name])))
 
 
 def weight_shapes(shape: TransformerShape) -> dict[str, tuple[int, ...]]:

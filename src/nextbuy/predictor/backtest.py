@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nextbuy.data.encoding import Encoded, encode
+from nextbuy.data.histories import DAY
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import load_source
 from nextbuy.errors import ConfigError, SplitError
@@ -104,7 +105,7 @@ def fold_splits(encoded: Encoded, folds: int) -> list[tuple[Split, int, int]]:
             )  # fmt: skip
         except SplitError as error:
             raise SplitError(
-                f"{folds} folds of {period / 86_400e6:.0f} days reach back to "
+                f"{folds} folds of {period / DAY:.0f} days reach back to "
                 f"{_date(start):%Y-%m-%d}, and that leaves too little. Ask for fewer. {error}"
             ) from error
         found.append((split, start, start + period))

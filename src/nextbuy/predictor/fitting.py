@@ -199,7 +199,10 @@ def _fit_each(
         seconds[name] = time.monotonic() - started
     if not members:
         name, reason = next(iter(skipped.items()))
-        raise TrainingError(f"The limits leave no room for any model; {name} was first: {reason}")
+        raise TrainingError(
+            f"The limits leave no room for any model; {name} was first: {reason} "
+            "Raise the limit, or name smaller models."
+        )
     return members, seconds, skipped
 
 

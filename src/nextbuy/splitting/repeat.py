@@ -4,14 +4,12 @@ Training, evaluation, prediction and service use the same one, stored in the bun
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from nextbuy.data.histories import Float32, Histories, Int64
+from nextbuy.data.histories import DAY, Float32, Histories, Int64
 from nextbuy.errors import ConfigError
-
-_DAY: Final = 86_400_000_000  # microseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,7 @@ class RepeatPolicy:
                     f"{self} needs dates, but this log has only an order of purchases. "
                     "Choose --repeat allow or exclude."
                 )
-            recent = as_of[users] - histories.times < round(self.days * _DAY)
+            recent = as_of[users] - histories.times < round(self.days * DAY)
             users, items = users[recent], items[recent]
         return Blocked(users=users, items=items)
 

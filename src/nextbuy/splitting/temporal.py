@@ -1,12 +1,13 @@
 """Split at one moment for all users, so that nothing is learned from the future."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import numpy as np
 
 from nextbuy.data.catalog import Catalog, recount
-from nextbuy.data.histories import Histories, Int32, Int64
+from nextbuy.data.histories import DAY, Histories, Int32, Int64
+from nextbuy.data.times import microseconds_of
 from nextbuy.errors import SplitError
 from nextbuy.splitting.baskets import (
     basket_ends,
@@ -19,9 +20,6 @@ from nextbuy.splitting.cases import Cases, Split
 
 Moment = datetime | int
 """A datetime (UTC where it names no zone) or UTC microseconds."""
-
-DAY: Final = 86_400_000_000
-"""Microseconds of a day."""
 
 ENOUGH_CASES: Final = 100
 """The automatic cut-offs widen the periods until each has so many cases, if they can."""
@@ -229,11 +227,7 @@ def _refuse_empty_sides(histories: Histories, validation_start: int, test_start:
 
 
 def _microseconds(moment: Moment | None) -> int | None:
-    if not isinstance(moment, datetime):
-        return moment
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return microseconds_of(moment) if isinstance(moment, datetime) else moment
 
 
 def _date(moment: int) -> str:

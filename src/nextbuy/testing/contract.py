@@ -20,15 +20,13 @@ import pytest
 
 from nextbuy import storage
 from nextbuy.data.catalog import COLUMNS, Catalog
-from nextbuy.data.histories import UNKNOWN, Histories, Int64
+from nextbuy.data.histories import DAY, UNKNOWN, Histories, Int64
 from nextbuy.errors import BundleError, NextbuyError, NotFittedError, TimeIsUpError
 from nextbuy.models.protocol import FitOptions, Model
 from nextbuy.splitting.cases import Cases
 
 V = 9
 """Items of the small catalog; item 9 is in the catalog and never bought."""
-
-_DAY = 86_400_000_000
 
 
 class ModelContract:
@@ -65,7 +63,7 @@ class ModelContract:
     def test_an_empty_history_of_a_stranger_is_answered(self, model: Model) -> None:
         """Nobody is refused."""
         stranger = Histories.from_lists([[]], times=[[]], user_ids=["never seen"])
-        log_p = model.log_probabilities(stranger, np.array([_DAY * 100]))
+        log_p = model.log_probabilities(stranger, np.array([DAY * 100]))
         assert np.isfinite(log_p[0, 1:]).all()
 
     def test_no_histories_give_no_rows(self, model: Model) -> None:
@@ -100,7 +98,7 @@ class ModelContract:
     )
     def test_the_order_inside_a_basket_means_nothing(self, model: Model, other: list[int]) -> None:
         """Two ways to write down the same baskets."""
-        days, baskets = [[0, 0, 0, _DAY, 2 * _DAY, 2 * _DAY]], [[0, 0, 0, 1, 2, 2]]
+        days, baskets = [[0, 0, 0, DAY, 2 * DAY, 2 * DAY]], [[0, 0, 0, 1, 2, 2]]
         one = Histories.from_lists([[1, 2, 3, 4, 5, 6]], times=days, baskets=baskets)
         two = Histories.from_lists([other], times=days, baskets=baskets)
         first, second = (model.log_probabilities(h, _now(h)) for h in (one, two))
@@ -142,9 +140,9 @@ class ModelContract:
     def test_a_validation_that_says_nothing_is_no_error(self, targets: list[int]) -> None:
         """A small log may hold out only purchases of items that nobody else bought."""
         validation = cases_of(
-            Histories.from_lists([[1, 2]] * 3, times=[[0, _DAY]] * 3),
+            Histories.from_lists([[1, 2]] * 3, times=[[0, DAY]] * 3),
             [targets] * 3,
-            as_of=np.full(3, 2 * _DAY),
+            as_of=np.full(3, 2 * DAY),
         )
         options = FitOptions(epochs=self.epochs)
         model = self.create().fit(small_train(), validation, small_catalog(V), options)
@@ -234,7 +232,7 @@ class ModelContract:
         self, items: list[list[int]]
     ) -> None:
         """Never a NaN, never a traceback of another library."""
-        times = [[day * _DAY for day in range(len(row))] for row in items]
+        times = [[day * DAY for day in range(len(row))] for row in items]
         train = Histories.from_lists(items, times=times)
         nothing = cases_of(Histories.from_lists([], times=[]), [], as_of=np.array([], np.int64))
         size = max([1, *(item for row in items for item in row)])
@@ -279,17 +277,17 @@ def small_train() -> Histories:
             basket += [step] * size
         items.append(row)
         baskets.append(basket)
-        times.append([number * _DAY for number in basket])
+        times.append([number * DAY for number in basket])
     return Histories.from_lists(items, times=times, baskets=baskets)
 
 
 def small_validation() -> Cases:
     """Eight users of the same kind; one of them buys what the catalog lacks."""
     histories = Histories.from_lists(
-        [[i, i % (V - 1) + 1] for i in range(1, 9)], times=[[0, _DAY]] * 8
+        [[i, i % (V - 1) + 1] for i in range(1, 9)], times=[[0, DAY]] * 8
     )
     targets = [[(i + 1) % (V - 1) + 1] for i in range(1, 8)] + [[UNKNOWN]]
-    return cases_of(histories, targets, as_of=np.full(8, 2 * _DAY))
+    return cases_of(histories, targets, as_of=np.full(8, 2 * DAY))
 
 
 def cases_of(histories: Histories, targets: list[list[int]], *, as_of: Int64 | None) -> Cases:
@@ -307,7 +305,7 @@ def asked() -> Histories:
     """Who is asked about: long and short, with repeats, with baskets, and one who never bought."""
     items = [[1, 2, 3], [], [5, 5, 5], [V], [i % V + 1 for i in range(300)], [4, 6, 7]]
     baskets = [[0, 1, 2], [], [0, 1, 2], [0], list(range(300)), [0, 0, 1]]
-    times = [[number * _DAY for number in row] for row in baskets]
+    times = [[number * DAY for number in row] for row in baskets]
     return Histories.from_lists(items, times=times, baskets=baskets)
 
 
@@ -319,4 +317,4 @@ def files_of(model: Model, folder: Path) -> dict[str, bytes]:
 
 
 def _now(histories: Histories) -> Int64:
-    return np.full(len(histories), 400 * _DAY, dtype=np.int64)
+    return np.full(len(histories), 400 * DAY, dtype=np.int64)

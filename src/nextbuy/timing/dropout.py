@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from nextbuy.data.histories import Histories, Int64
-from nextbuy.errors import EmptyDataError, NotFittedError
+from nextbuy.errors import EmptyDataError
 from nextbuy.timing import stored
 from nextbuy.timing.events import Float64
 from nextbuy.timing.maximum_likelihood import Maximum, maximize
@@ -129,14 +129,8 @@ class DropoutModel(ABC, Generic[P]):
         return DropoutOutlook(self, counts)
 
     def fitted(self) -> P:
-        """The parameters.
-
-        Raises:
-            NotFittedError: If there are none.
-        """
-        if self.parameters is None:
-            raise NotFittedError(f"{self.name} was asked before it was fitted. Call fit or load.")
-        return self.parameters
+        """The parameters; see `stored.found`."""
+        return stored.found(self.parameters, self.name)
 
     def save(self, folder: Path) -> None:
         """See `TimingModel.save`."""
@@ -145,9 +139,11 @@ class DropoutModel(ABC, Generic[P]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `TimingModel.load`."""
-        parts = stored.load(folder, cls.name, config=DropoutConfig, parameters=cls.parameters_class)
-        model = cls(DropoutConfig.model_validate(parts["config"].model_dump()))
-        model.parameters = cls.parameters_class.model_validate(parts["parameters"].model_dump())
+        config, parameters = stored.load_fitted(
+            folder, cls.name, DropoutConfig, cls.parameters_class
+        )
+        model = cls(config)
+        model.parameters = parameters
         return model
 
 

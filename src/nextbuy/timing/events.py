@@ -7,18 +7,14 @@ Legend: U users, E events, N purchases (rows).
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import Histories, Int64, offsets_of
+from nextbuy.data.histories import DAY, Histories, Int64, offsets_of
 from nextbuy.errors import ConfigError
 
 Float64 = NDArray[np.float64]
-
-DAY: Final = 86_400_000_000
-"""Microseconds of a day."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -28,7 +24,7 @@ class Events:
     Attributes:
         times: UTC microseconds, rising within a user.
         offsets: Length U + 1; user u owns `times[offsets[u]:offsets[u + 1]]`.
-        as_of_U: The moments from which we look; every event lies before its user's.
+        as_of: The moments from which we look; every event lies before its user's.
     """
 
     times: Int64

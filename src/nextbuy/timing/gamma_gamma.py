@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.special import digamma, gammaln
 
 from nextbuy.data.histories import Histories, Int64
-from nextbuy.errors import DataError, EmptyDataError, NotFittedError
+from nextbuy.errors import DataError, EmptyDataError
 from nextbuy.timing import stored
 from nextbuy.timing.events import Float64, event_of_each_purchase, events_before
 from nextbuy.timing.maximum_likelihood import Maximum, maximize
@@ -114,14 +114,8 @@ class GammaGamma:
         return np.where(below > 0, above / np.where(below > 0, below, 1.0), np.inf)
 
     def fitted(self) -> GammaGammaParameters:
-        """The parameters.
-
-        Raises:
-            NotFittedError: If there are none.
-        """
-        if self.parameters is None:
-            raise NotFittedError(f"{self.name} was asked before it was fitted. Call fit or load.")
-        return self.parameters
+        """The parameters; see `stored.found`."""
+        return stored.found(self.parameters, self.name)
 
     def save(self, folder: Path) -> None:
         """Write into an existing folder."""
@@ -134,11 +128,11 @@ class GammaGamma:
         Raises:
             BundleError: If a key is unknown or missing, or a value out of its range.
         """
-        parts = stored.load(
-            folder, cls.name, config=GammaGammaConfig, parameters=GammaGammaParameters
+        config, parameters = stored.load_fitted(
+            folder, cls.name, GammaGammaConfig, GammaGammaParameters
         )
-        model = cls(GammaGammaConfig.model_validate(parts["config"].model_dump()))
-        model.parameters = GammaGammaParameters.model_validate(parts["parameters"].model_dump())
+        model = cls(config)
+        model.parameters = parameters
         return model
 
 

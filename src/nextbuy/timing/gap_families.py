@@ -89,8 +89,17 @@ class Gap(ABC):
         return replace(self, **{n: v if len(v) == 1 else v[users] for n, v in arrays.items()})
 
 
+class SharedGap(Gap):
+    """A distribution that is the same for all users."""
+
+    @classmethod
+    def log_marginal(cls, values: tuple[float, ...], gaps: Gaps) -> Float64:
+        """See `Gap.log_marginal`."""
+        return gaps.sums(cls.of(values, gaps).log_density(gaps.complete[None])[0])
+
+
 @dataclass(frozen=True, kw_only=True)
-class LogNormal(Gap):
+class LogNormal(SharedGap):
     """log gap ~ Normal(log typical, spread^2), the same for all."""
 
     names = ("typical", "spread")
@@ -103,11 +112,6 @@ class LogNormal(Gap):
         """See `Gap.of`."""
         return cls(location=_column(np.log(values[0])), spread=_column(values[1]))
 
-    @classmethod
-    def log_marginal(cls, values: tuple[float, ...], gaps: Gaps) -> Float64:
-        """See `Gap.log_marginal`."""
-        return gaps.sums(cls.of(values, gaps).log_density(gaps.complete[None])[0])
-
     def log_survival(self, gap: Float64) -> Float64:
         """See `Gap.log_survival`."""
         return np.asarray(log_ndtr((self.location - _log(gap)) / self.spread))
@@ -119,8 +123,8 @@ class LogNormal(Gap):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gamma(Gap):
-    """gap ~ Gamma(shape, rate), the same for all."""
+class _ShapeAndRate(SharedGap):
+    """One that has a shape and a rate."""
 
     names = ("shape", "rate")
     start = (1.0, 1.0)
@@ -128,14 +132,14 @@ class Gamma(Gap):
     rate: Float64
 
     @classmethod
-    def of(cls, values: tuple[float, ...], gaps: Gaps) -> "Gamma":  # noqa: ARG003
+    def of(cls, values: tuple[float, ...], gaps: Gaps) -> Self:  # noqa: ARG003
         """See `Gap.of`."""
         return cls(shape=_column(values[0]), rate=_column(values[1]))
 
-    @classmethod
-    def log_marginal(cls, values: tuple[float, ...], gaps: Gaps) -> Float64:
-        """See `Gap.log_marginal`."""
-        return gaps.sums(cls.of(values, gaps).log_density(gaps.complete[None])[0])
+
+@dataclass(frozen=True, kw_only=True)
+class Gamma(_ShapeAndRate):
+    """gap ~ Gamma(shape, rate), the same for all."""
 
     def log_survival(self, gap: Float64) -> Float64:
         """See `Gap.log_survival`. Far out by the first terms of the asymptotic series."""
@@ -155,23 +159,8 @@ class Gamma(Gap):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weibull(Gap):
+class Weibull(_ShapeAndRate):
     """P(gap > g) = exp(-rate g^shape), the same for all."""
-
-    names = ("shape", "rate")
-    start = (1.0, 1.0)
-    shape: Float64
-    rate: Float64
-
-    @classmethod
-    def of(cls, values: tuple[float, ...], gaps: Gaps) -> "Weibull":  # noqa: ARG003
-        """See `Gap.of`."""
-        return cls(shape=_column(values[0]), rate=_column(values[1]))
-
-    @classmethod
-    def log_marginal(cls, values: tuple[float, ...], gaps: Gaps) -> Float64:
-        """See `Gap.log_marginal`."""
-        return gaps.sums(cls.of(values, gaps).log_density(gaps.complete[None])[0])
 
     def log_survival(self, gap: Float64) -> Float64:
         """See `Gap.log_survival`."""

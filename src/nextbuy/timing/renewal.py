@@ -24,7 +24,7 @@ from pydantic import Field
 from scipy.special import betaln
 
 from nextbuy.data.histories import Histories, Int64
-from nextbuy.errors import BundleError, ConfigError, EmptyDataError, NotFittedError
+from nextbuy.errors import BundleError, ConfigError, EmptyDataError
 from nextbuy.timing import gap_families as families
 from nextbuy.timing import stored
 from nextbuy.timing.events import Events, Float64, events_before
@@ -117,14 +117,8 @@ class Renewal:
         return RenewalOutlook(gap, gaps.elapsed[:, None], dropout_U1, parameters.unit_days)
 
     def fitted(self) -> RenewalParameters:
-        """The parameters.
-
-        Raises:
-            NotFittedError: If there are none.
-        """
-        if self.parameters is None:
-            raise NotFittedError(f"{self.name} was asked before it was fitted. Call fit or load.")
-        return self.parameters
+        """The parameters; see `stored.found`."""
+        return stored.found(self.parameters, self.name)
 
     def save(self, folder: Path) -> None:
         """See `TimingModel.save`."""
@@ -133,9 +127,8 @@ class Renewal:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `TimingModel.load`."""
-        parts = stored.load(folder, cls.name, config=RenewalConfig, parameters=RenewalParameters)
-        model = cls(RenewalConfig.model_validate(parts["config"].model_dump()))
-        found = RenewalParameters.model_validate(parts["parameters"].model_dump())
+        config, found = stored.load_fitted(folder, cls.name, RenewalConfig, RenewalParameters)
+        model = cls(config)
         names = set(model.family.names)
         both = (found.dropout_a is not None) and (found.dropout_b is not None)
         if set(found.gap) != names or both != model.config.dropout or min(found.gap.values()) <= 0:

@@ -1,15 +1,16 @@
 """How a timing model lies in a folder: one JSON file, checked when it is read."""
 
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nextbuy import storage
-from nextbuy.errors import BundleError, DamagedError
+from nextbuy.errors import BundleError, DamagedError, NotFittedError
 
 FILE: Final = "timing.json"
 M = TypeVar("M", bound=BaseModel)
+C = TypeVar("C", bound=BaseModel)
 
 
 class Stored(BaseModel):
@@ -22,6 +23,17 @@ def save(folder: Path, name: str, **parts: BaseModel | None) -> None:
     """Write the parts of the model `name` to `timing.json` of an existing folder."""
     stored = {key: part and part.model_dump(mode="json") for key, part in parts.items()}
     storage.write_json(folder / FILE, {"model": name} | stored)
+
+
+def found(parameters: M | None, name: str) -> M:
+    """The parameters of the model `name`.
+
+    Raises:
+        NotFittedError: If there are none.
+    """
+    if parameters is None:
+        raise NotFittedError(f"{name} was asked before it was fitted. Call fit or load.")
+    return parameters
 
 
 def load(folder: Path, name: str, **classes: type[M]) -> dict[str, M]:
@@ -45,3 +57,9 @@ def load(folder: Path, name: str, **classes: type[M]) -> dict[str, M]:
         return {key: wanted.model_validate(stored[key]) for key, wanted in classes.items()}
     except ValidationError as error:
         raise BundleError(f"{path} is no {name}: {error}") from error
+
+
+def load_fitted(folder: Path, name: str, config: type[C], parameters: type[M]) -> tuple[C, M]:
+    """Config and parameters of the model `name`; see `load`."""
+    parts = load(folder, name, config=config, parameters=parameters)
+    return cast("C", parts["config"]), cast("M", parts["parameters"])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import Histories, Int64
+from nextbuy.data.histories import DAY, Histories, Int64
 from nextbuy.errors import ConfigError
-from nextbuy.timing.events import DAY, Float64, events_before
+from nextbuy.timing.events import Float64, events_before
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

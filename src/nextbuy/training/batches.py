@@ -12,19 +12,16 @@ Legend: W windows, B windows of a batch, L positions, M states that are asked, N
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import Float32, Histories, Int64
+from nextbuy.data.histories import DAY, Float32, Histories, Int64
 from nextbuy.errors import TrainingError
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items
 from nextbuy.nn.transformer import NUM_GAPS
 from nextbuy.seeding import generator
 from nextbuy.splitting.baskets import basket_starts
-
-_DAY: Final = 86_400e6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -262,7 +259,7 @@ def _times(
     gaps_BL = np.zeros_like(rows_BL)
     gaps_BL[:, 1:] = gap_buckets(between_BL[:, :-1])
     waited_BL = (rng.random(between_BL.shape) * between_BL).astype(np.int64)
-    days_BL = (waited_BL / _DAY).astype(np.float32)
+    days_BL = (waited_BL / DAY).astype(np.float32)
     gaps_BL[opens, :2] = 0  # nothing lies before the first purchase
     days_BL[opens, 0] = np.nan
     return gaps_BL, days_BL, times_BL[:, :-1] + waited_BL

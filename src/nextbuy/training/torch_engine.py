@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ from nextbuy.seeding import stream_seed
 from nextbuy.training.averaging import WeightAverage
 from nextbuy.training.batches import Batch, Questions
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
-
-_DAY: Final = 86_400e6
 
 
 def torch_device(name: str) -> torch.device:
@@ -145,16 +143,12 @@ class TorchEngine:
 
     def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
         days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
-        dates = None
-        if batch.moments is not None:
-            dates = (batch.moments.reshape(-1)[asked.states] / _DAY).astype(np.float32)
         return Sequences(
             items=self._moved(batch.inputs),
             marks=self._moved(batch.marks),
             states=self._moved(asked.states),
             gaps=None if batch.gaps is None else self._moved(batch.gaps),
             days=None if days is None else self._moved(days),
-            dates=None if dates is None else self._moved(dates),
             own=None if batch.own is None else own_tensors(batch.own).to(self._device),
         )
 
