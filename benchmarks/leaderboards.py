@@ -169,10 +169,7 @@ def render() -> None:
         "the repeat head learnt what is due. *loss* is in nats a purchase, each "
         "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
         "the calibration error of the first offer; *weight* the share of the blend. "
-        "Seconds are upper bounds: other work shared the cores now and then. "
-        "The categories of the Complete Journey are older than the rest: their transformer did "
-        "not know yet when a category is due, and `recency-popularity` was fitted again with a "
-        "half-life of one day, not the one that validation had chosen.\n",
+        "Seconds are upper bounds: other work shared the cores now and then.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
