@@ -3,14 +3,15 @@
     python benchmarks/scoring.py
     python benchmarks/scoring.py --items 10000000 --queries 64
 
-A single state has to read the whole table: bytes of the table a second over the bandwidth that a
-dot product of the table with itself reaches, taken in turn with it in the same process (the higher
-of dot product and sum). A batch of states is set against `torch.topk(h @ W.T, k)`. Tables are of 32
-and of 16 bits; the numbers are drawn from a normal distribution, so that the best items lie
-anywhere. The check compares with a stable sort on whole numbers, whose sums are exact and often
-equal. Each part runs in a process of its own; peak memory is what is needed beyond states and
-table. Medians of `--repeats` runs after one that does not count. Prints one JSON object and writes
-it to benchmarks/results/scoring.json. `--profile` prints where the time of a batch goes instead.
+A single state has to read the whole table and writes next to nothing: bytes of the table a second
+over the bandwidth of reading alone (dot product or sum of as many bytes, the faster), taken in turn
+with it in the same process. A triad also writes, so it would be an easier measure. A batch of
+states is set against `torch.topk(h @ W.T, k)`. Tables are of 32 and of 16 bits; the numbers are
+drawn from a normal distribution, so that the best items lie anywhere. The check compares with a
+stable sort on whole numbers, whose sums are exact and often equal. Each part runs in a process of
+its own; peak memory is what is needed beyond states and table. Medians of `--repeats` runs after
+one that does not count. Prints one JSON object and writes it to benchmarks/results/scoring.json.
+`--profile` prints where the time of a batch goes instead.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextbuy.nn import top_k
-from nextbuy.nn.top_k import top_items
+from nextbuy.nn.top_k import top_items, top_items_and_totals
 
 
 @contextmanager
@@ -115,3 +115,37 @@ def test_a_table_of_16_bits_is_not_summed_in_16_bits():
     items, scores = top_items(torch.ones(1, 2), torch.tensor([[2048.0, 1.0]]).half(), 1)
     assert items.tolist() == [[0]]
     assert scores.tolist() == [[2049.0]]  # 16 bits have no 2049
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=st.integers(0, 9999), num_states=st.integers(0, 8), num_items=st.integers(1, 200),
+    scale=st.sampled_from([1.0, 60.0]), data=st.data(),
+)  # fmt: skip
+def test_totals_are_the_logs_of_sums_over_what_is_not_excluded(
+    seed, num_states, num_items, scale, data
+):
+    states, table = scale * whole_numbers(seed, num_states, 5), whole_numbers(seed, num_items, 5)
+    pair = st.tuples(st.integers(0, max(0, num_states - 1)), st.integers(0, num_items - 1))
+    pairs = data.draw(st.lists(pair, max_size=60)) if num_states else []
+    excluded = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)
+    with small_blocks():
+        items, scores, totals = top_items_and_totals(states, table, 3, excluded=excluded)
+    whole = (states @ table.T).double()
+    whole[excluded] = -torch.inf
+    torch.testing.assert_close(totals, whole.logsumexp(1), rtol=1e-6, atol=1e-6)
+    assert_same((items, scores), by_sorting(states @ table.T, 3, pairs))
+
+
+def test_where_everything_is_excluded_the_total_is_that_of_nothing():
+    table, excluded = torch.ones(2, 1), (torch.tensor([0, 0]), torch.tensor([0, 1]))
+    _, _, totals = top_items_and_totals(torch.ones(2, 1), table, 1, excluded=excluded)
+    assert totals.tolist() == [-torch.inf, pytest.approx(1 + np.log(2))]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_share_the_product_of_one_state_and_change_nothing(threads, monkeypatch):
+    monkeypatch.setattr(top_k, "_SHARED", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    state, table = whole_numbers(0, 1, 16, most=9), whole_numbers(1, 40_001, 16, most=9)
+    assert_same(top_items(state, table, 100), by_sorting(state @ table.T, 100))

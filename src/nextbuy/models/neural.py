@@ -18,14 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nextbuy import __version__, columns, storage
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
+from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.neural_scoring import score_histories, validation_loss
+from nextbuy.models.neural_top_k import best_items
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.stored import load_weights
 from nextbuy.nn.network import Network, Weights
 from nextbuy.nn.own_items import purchase_facts
 from nextbuy.splitting.cases import Cases
+from nextbuy.splitting.repeat import Blocked
 from nextbuy.training.batches import has_baskets
 from nextbuy.training.checkpoint import run_lock
 from nextbuy.training.engine import EngineName, Shape, TrainingConfig, create_engine
@@ -190,6 +192,21 @@ class NeuralModel(ABC, Generic[C, S]):
             num_items=shape.num_items,
             temperature=self.config.temperature or 1.0,
             groups=self._groups,
+        )
+
+    def top_k(
+        self, histories: Histories, as_of: Int64 | None, k: int, *, blocked: Blocked
+    ) -> tuple[Int32, Float32]:
+        """The best items of each user; see `FindsTopK.top_k`."""
+        return best_items(
+            self._fitted()[0],
+            histories,
+            as_of,
+            k,
+            longest=self.config.training.longest_window,
+            temperature=self.config.temperature or 1.0,
+            groups=self._groups,
+            blocked=blocked,
         )
 
     def weights(self) -> Weights:

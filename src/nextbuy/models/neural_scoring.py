@@ -4,6 +4,7 @@ Legend: B rows of a batch, L positions, M states that are asked, U users, V item
 and an own item.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -46,18 +47,35 @@ def score_histories(
         temperature: Of the softmax over the catalog.
         groups: Group of each item, [V + 1], for networks with cadences of groups.
     """
+    result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
+    with torch.no_grad():
+        for rows, states_MR, own in asked(
+            network, histories, as_of, longest=longest, groups=groups
+        ):
+            result[rows, 1:] = _scored(network, states_MR, own, temperature)
+    return result
+
+
+def asked(
+    network: Network,
+    histories: Histories,
+    as_of: Int64 | None,
+    *,
+    longest: int,
+    groups: Int64 | None,
+) -> Iterator[tuple[Int64, Tensor, OwnItems | None]]:
+    """Some users after others, their states [M, R], and their own items for a repeat head.
+
+    The arguments are those of `score_histories`.
+    """
     last = _last_moments(histories)
     moments = last if as_of is None or last is None else as_of
     facts = purchase_facts(histories, groups) if network.has_repeats else None
-    result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
-    with torch.no_grad():
-        states_UR = _states(network, histories, moments, last, longest)
-        for start in range(0, len(histories), _MOST_CASES):
-            rows = np.arange(start, min(start + _MOST_CASES, len(histories)))
-            own = None if facts is None else _own_items(histories, facts, rows, moments)
-            states_MR = states_UR[start : start + len(rows)]
-            result[rows, 1:] = _scored(network, states_MR, own, temperature)
-    return result
+    states_UR = _states(network, histories, moments, last, longest)
+    for start in range(0, len(histories), _MOST_CASES):
+        rows = np.arange(start, min(start + _MOST_CASES, len(histories)))
+        own = None if facts is None else _own_items(histories, facts, rows, moments)
+        yield rows, states_UR[start : start + len(rows)], own
 
 
 def _states(

@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from nextbuy.errors import ConfigError, MemoryIsShortError, TimeIsUpError
 from nextbuy.memory import MIB, resident_bytes
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
+from nextbuy.splitting.repeat import Blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,31 @@ class FittedModel(Protocol):
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """See `Model.log_probabilities`."""
+        ...
+
+
+@runtime_checkable
+class FindsTopK(FittedModel, Protocol):
+    """What else can be asked of some: the best items, without all others beside them."""
+
+    def top_k(
+        self, histories: Histories, as_of: Int64 | None, k: int, *, blocked: Blocked
+    ) -> tuple[Int32, Float32]:
+        """The k most probable items of each user, given that nothing blocked is bought.
+
+        The same as from whole rows of `log_probabilities`, but for the rounding of sums, which may
+        change places among items that are as good as equal.
+
+        Args:
+            histories: Whom it is about.
+            as_of: As for `log_probabilities`.
+            k: At least 1; at most V are returned.
+            blocked: What may not be offered; see `RepeatPolicy.blocks`.
+
+        Returns:
+            Item indices, best first, and their log-probabilities, [users, min(k, V)] each. Places
+            that stay empty are `PADDING` and `-inf`.
+        """
         ...
 
 

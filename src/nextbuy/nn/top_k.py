@@ -10,9 +10,12 @@ excluded pairs, N survivors, k items that are wanted.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _MOST_STATES: Final = 512
@@ -23,6 +26,12 @@ _BLOCK_SCORES: Final = 2**19
 _GROUP: Final = 32
 _CONVERTED: Final = 2**18
 """Numbers of a table of 16 bits that a core converts at once: they stay in its cache."""
+
+_PIECE: Final = 2**13
+"""Numbers of a table in one product with a vector: so few that NumPy leaves it on one core."""
+
+_SHARED: Final = 2**22
+"""So many numbers of a table are worth threads of their own for the product with a vector."""
 
 _NONE: Final = torch.iinfo(torch.int64).min
 """Less than the key of any score."""
@@ -53,6 +62,39 @@ def top_items(
         cannot be had, as if it were excluded; places that stay empty have item -1 and score -inf.
         Scores must not be `nan`.
     """
+    return _read(_search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, totals=None))
+
+
+def top_items_and_totals(
+    states_MD: Tensor,
+    table_VD: Tensor,
+    k: int,
+    *,
+    bias_V: Tensor | None = None,
+    excluded: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`top_items`, and what turns scores into probabilities, from one pass over the table.
+
+    Returns:
+        Items and scores as `top_items` has them, and the log of the sum of the exponentials of all
+        scores that are not excluded, [M], double precision; -inf where all are.
+    """
+    totals = [torch.empty(0, dtype=torch.float64, device=states_MD.device)]
+    keys = _search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, totals=totals)
+    items, scores = _read(keys)
+    return items, scores, torch.cat(totals)
+
+
+def _search(
+    states_MD: Tensor,
+    table_VD: Tensor,
+    k: int,
+    *,
+    bias_V: Tensor | None,
+    excluded: tuple[Tensor, Tensor] | None,
+    totals: list[Tensor] | None,
+) -> Tensor:
+    """Keys of the best items, [M, k]; log totals of some states after others go to `totals`."""
     k = min(k, len(table_VD))
     nothing = torch.empty(0, dtype=torch.int64, device=states_MD.device)
     owners_P, items_P = (nothing, nothing) if excluded is None else excluded
@@ -64,8 +106,23 @@ def top_items(
         ours = (owners_P >= start) & (owners_P < start + len(part))
         pairs = owners_P[ours] - start, items_P[ours]
         blocks = _score_blocks(part, table_VD, bias_V, pairs, k)
+        if totals is not None:
+            totals.append(part.new_full((len(part),), -torch.inf, dtype=torch.float64))
+            blocks = _adding_up(blocks, totals[-1])
         found.append(_best_keys(blocks, len(part), k, states_MD.device))
-    return _read(torch.cat(found))
+    return torch.cat(found)
+
+
+def _adding_up(
+    blocks: Iterator[tuple[int, Tensor]], log_total_M: Tensor
+) -> Iterator[tuple[int, Tensor]]:
+    """The same blocks; each is added to the totals, and spoilt, when the next one is asked for."""
+    for start, scores_MGX in blocks:
+        yield start, scores_MGX
+        highest_M = scores_MGX.amax((1, 2)).clamp_min(torch.finfo(scores_MGX.dtype).min)
+        shares_MGX = scores_MGX.sub_(highest_M[:, None, None]).exp_()
+        log_sum_M = shares_MGX.sum((1, 2)).double().log() + highest_M
+        torch.logaddexp(log_total_M, log_sum_M, out=log_total_M)
 
 
 def _best_keys(
@@ -137,11 +194,33 @@ def _write_scores(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None
 
 
 def _write_products(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
-    if len(states_MD) == 1:
-        # A product with a vector gains nothing from a second core; one with two rows does.
-        scores_MB.copy_(torch.mm(states_MD.expand(2, -1), rows_BD.t())[:1])
+    if len(states_MD) == 1 and rows_BD.device.type == "cpu":
+        _write_product(states_MD[0].numpy(), rows_BD.numpy(), scores_MB[0].numpy())
     else:
         torch.mm(states_MD, rows_BD.t(), out=scores_MB)
+
+
+def _write_product(
+    state_D: NDArray[np.float32], rows_BD: NDArray[np.float32], scores_B: NDArray[np.float32]
+) -> None:
+    """Of one state. NumPy reads faster here than torch, whose product does not use all cores."""
+    B, D = rows_BD.shape
+    size = max(1, _PIECE // D)
+
+    def write(start: int, end: int) -> None:
+        num_pieces = (end - start) // size
+        whole = start + num_pieces * size
+        pieces = rows_BD[start:whole].reshape(num_pieces, size, D)
+        np.matmul(pieces, state_D, out=scores_B[start:whole].reshape(num_pieces, size))
+        np.matmul(rows_BD[whole:end], state_D, out=scores_B[whole:end])
+
+    num_threads = torch.get_num_threads() if B * D >= _SHARED else 1
+    if num_threads == 1:
+        write(0, B)
+        return
+    edges = [B * part // num_threads for part in range(num_threads + 1)]
+    with ThreadPoolExecutor(num_threads) as pool:  # NumPy lets go of the interpreter's lock
+        list(pool.map(write, edges[:-1], edges[1:]))
 
 
 def _bound_of_groups(highest_MX: Tensor, k: int) -> Tensor:

@@ -4,6 +4,7 @@ Legend: U users, k offers.
 """
 
 from datetime import UTC, datetime
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,14 @@ import polars as pl
 from nextbuy import columns
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
-from nextbuy.models.protocol import FittedModel, top_k
+from nextbuy.models.protocol import FindsTopK, FittedModel, top_k
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
 from nextbuy.splitting.rules import Rules
+
+_LARGE: Final = 20_000
+"""From so many items on, models that can are asked for the best ones instead of for all."""
+
+_MOST_USERS: Final = 1_024
 
 
 def best_offers(
@@ -28,18 +34,25 @@ def best_offers(
 ) -> pl.DataFrame:
     """The k most probable items of each user that policy and rules allow; see `predictions_table`.
 
-    Users are cut into chunks, so that no more than some rows of the catalog are held at once.
+    Users are cut into chunks, so that no more than some rows of the catalog are held at once. Where
+    a catalog is large and no rules need to see all of it, networks are asked for the best items.
     """
     followed = None if rules is None else rules.for_catalog(catalog)
+    finder = model if isinstance(model, FindsTopK) and len(catalog) >= _LARGE else None
+    by_rows = finder is None or followed is not None
+    chunk = max(1, min(2**24 // (len(catalog) + 1), _MOST_USERS)) if by_rows else _MOST_USERS
     frames = []
-    chunk = max(1, min(2**24 // (len(catalog) + 1), 1_024))
     for start in range(0, len(histories), chunk):
         rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
         moments = None if as_of is None else as_of[start : start + chunk]
-        raw = model.log_probabilities(rows, moments)
-        scores = apply_repeat_policy(raw, rows, moments, policy)
-        scores = scores if followed is None else followed.apply(scores)
-        frames.append(predictions_table(rows, catalog, *top_k(scores, k)))
+        if finder is not None and followed is None:
+            found = finder.top_k(rows, moments, k, blocked=policy.blocks(rows, moments))
+        else:
+            raw = model.log_probabilities(rows, moments)
+            scores = apply_repeat_policy(raw, rows, moments, policy)
+            scores = scores if followed is None else followed.apply(scores)
+            found = top_k(scores, k)
+        frames.append(predictions_table(rows, catalog, *found))
     return pl.concat(frames)
 
 

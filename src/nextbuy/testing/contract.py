@@ -22,8 +22,9 @@ from nextbuy import storage
 from nextbuy.data.catalog import COLUMNS, Catalog
 from nextbuy.data.histories import DAY, UNKNOWN, Histories, Int64
 from nextbuy.errors import BundleError, NextbuyError, NotFittedError, TimeIsUpError
-from nextbuy.models.protocol import FitOptions, Model
+from nextbuy.models.protocol import FindsTopK, FitOptions, Model, top_k
 from nextbuy.splitting.cases import Cases
+from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
 
 V = 9
 """Items of the small catalog; item 9 is in the catalog and never bought."""
@@ -103,6 +104,20 @@ class ModelContract:
         two = Histories.from_lists([other], times=days, baskets=baskets)
         first, second = (model.log_probabilities(h, _now(h)) for h in (one, two))
         np.testing.assert_allclose(first[:, 1:], second[:, 1:], rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("policy", ["allow", "exclude", "cooldown:200"])
+    def test_a_search_finds_what_whole_rows_have(self, model: Model, policy: str) -> None:
+        """For models that have `top_k` beside `log_probabilities`."""
+        if not isinstance(model, FindsTopK):
+            return
+        histories, allowed = asked(), RepeatPolicy.parse(policy)
+        now = _now(histories)
+        blocked = allowed.blocks(histories, now)
+        items, found = model.top_k(histories, now, V, blocked=blocked)
+        rows = apply_repeat_policy(model.log_probabilities(histories, now), histories, now, allowed)
+        of_items = np.take_along_axis(rows, items.astype(np.int64), axis=1)
+        for expected in (top_k(rows, V)[1], of_items):
+            np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=1e-5)
 
     def test_the_order_of_time_alone_is_enough(self) -> None:
         """Histories without dates are fitted and answered, with `as_of` None."""
