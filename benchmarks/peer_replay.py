@@ -1,9 +1,9 @@
 """RePlay's SASRec for `peers.py`; runs in an environment that has RePlay and not nextbuy.
 
 The block-based SASRec of `replay.nn` with its own defaults but for the sizes that everybody has
-(width 64, 2 blocks, 1 head), batches of 128 as RecTools has them, and of its losses the fastest by
-far on two cores: a softmax over the target and 1,024 uniform negatives that the batch shares. The
-default, the whole catalog at every position, padding included, is asked for by `full`.
+(width 64, 2 blocks, 1 head), batches of 128 as RecTools has them, and its sampled softmax: the
+target against 1,024 uniform negatives that the batch shares. Its default loss scores the whole
+catalog at every position, padding included.
 """
 
 import json
@@ -61,8 +61,7 @@ def schema_of(num_items: int) -> TensorSchema:
 def batches(schema: TensorSchema, longest_seen: int, **paths: str) -> ParquetModule:
     num_items = schema["item_id"].cardinality
     transforms = make_default_sasrec_transforms(schema)
-    if not FULL:
-        transforms["train"].append(UniformNegativeSamplingTransform(num_items, NEGATIVES))
+    transforms["train"].append(UniformNegativeSamplingTransform(num_items, NEGATIVES))
     item = {"padding": num_items}
     metadata = {
         "train": {"item_id": item | {"shape": LONGEST + 1}},
@@ -87,9 +86,8 @@ def fitted(schema: TensorSchema, train: Path, epochs: int) -> LightningModule:
     network = SasRec.from_params(
         schema=schema, embedding_dim=WIDTH, max_sequence_length=LONGEST, num_heads=1, num_blocks=2
     )
-    if not FULL:
-        network.loss = CESampled()
-        network.loss.logits_callback = network.get_logits
+    network.loss = CESampled()
+    network.loss.logits_callback = network.get_logits
     model = LightningModule(network)
     trainer(epochs).fit(model, datamodule=batches(schema, 1, train_path=str(train)))
     return model
@@ -126,5 +124,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     FOLDER, LONGEST, EPOCHS = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    FULL = sys.argv[4:] == ["full"]
     main()
