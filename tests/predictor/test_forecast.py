@@ -245,3 +245,29 @@ def test_a_short_time_limit_leaves_out_what_cannot_be_interrupted():
     assert set(timing["weights"]) <= {"bg-nbd", "mbg-nbd", "pareto-nbd"}
     whole = Predictor.fit(shop_log(), config=PredictorConfig.of(models=["popularity"]))
     assert "renewal" not in whole.facts["timing"]["left_out"]
+
+
+def test_scores_say_what_the_blend_is_worth_beside_its_members(random_shop):
+    facts = random_shop.facts["timing"]
+    assert set(facts["scores"]) == {"blend", *facts["blend_minus"]}
+    for name, found in facts["blend_minus"].items():
+        per_wait = [facts["scores"][m]["log_likelihood"] for m in ("blend", name)]
+        assert found["difference"] == pytest.approx(per_wait[0] - per_wait[1])
+        assert found["low"] <= found["difference"] <= found["high"]
+    assert sum(facts["pit"]) == pytest.approx(1)
+    assert facts["limit"] is None
+    for days in ("7", "30"):
+        bins = facts["reliability"][days]
+        assert sum(bins["counts"]) == facts["num_users"]
+
+
+def test_on_a_market_nothing_is_better_than_its_truth():
+    predictor = Predictor.fit("world:market", config=FAST, users=300)
+    facts = predictor.facts["timing"]
+    limit = facts["limit"]
+    assert set(limit) == set(facts["scores"]["blend"])
+    for found in facts["scores"].values():
+        assert found["log_likelihood"] < limit["log_likelihood"] + 0.01
+        assert found["quantile_loss"] > limit["quantile_loss"] * 0.98
+    assert limit["coverage_80"] == pytest.approx(0.8, abs=0.05)
+    assert limit["ece_30d"] < 0.05

@@ -42,6 +42,14 @@ class Reliability:
         gaps = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((self.counts[filled] * gaps).sum() / self.counts.sum())
 
+    def as_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for JSON."""
+        return {
+            "counts": self.counts.tolist(),
+            "confidence": self.confidence.tolist(),
+            "accuracy": self.accuracy.tolist(),
+        }
+
 
 def confidence_bins(
     confidence: NDArray[np.floating], num_bins: int = NUM_BINS

@@ -119,7 +119,7 @@ class Predictor:
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
         world = limited_world(source, config)
         budget = TimeBudget.of(config.time_limit, started)
-        timing = fit_timing(encoded.histories, split, config, budget, progress)
+        timing = fit_timing(encoded, split, config, budget, progress, world=world)
         with nullcontext() if run_folder is None else run_lock(run_folder):
             fitted = fit_and_score(
                 models, _mapped(split, run_folder), config,
