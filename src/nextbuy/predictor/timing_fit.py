@@ -109,12 +109,8 @@ def fit_timing(
     members, left_out = _members(histories, validation_start, time.monotonic() + left)
     if not members:
         return _nothing(next(iter(left_out.values())), left_out)
-    sample = evenly_spread(histories, validation_start, _MOST_USERS)
     try:
-        blend = TimingBlend(members).weigh(
-            sample, validation_start, waits_after(sample, validation_start, test_start)
-        )
-        blend = _without_slight(blend, sample, validation_start, test_start)
+        blend = _weighed(members, histories, validation_start, test_start)
         learned_until = validation_start
         if config.refit and not budget.is_limited:
             TimingBlend(members).fit(histories, test_start)
@@ -235,15 +231,17 @@ def _undetermined(members: Mapping[str, TimingModel]) -> dict[str, list[str]]:
     return {name: list(each.at_edge) for name, each in found.items() if each and each.at_edge}
 
 
-def _without_slight(
-    blend: TimingBlend, sample: Histories, validation_start: int, test_start: int
+def _weighed(
+    members: Mapping[str, TimingModel], histories: Histories, validation_start: int, test_start: int
 ) -> TimingBlend:
-    """The blend of the members that matter, weighed again."""
+    """The blend of the members that matter, weighed on validation."""
+    sample = evenly_spread(histories, validation_start, _MOST_USERS)
+    waits = waits_after(sample, validation_start, test_start)
+    blend = TimingBlend(members).weigh(sample, validation_start, waits)
     weights = blend.weights or {}
-    kept = {name: blend.members[name] for name, weight in weights.items() if weight >= _SLIGHT}
+    kept = {name: members[name] for name, weight in weights.items() if weight >= _SLIGHT}
     if len(kept) == len(weights):
         return blend
-    waits = waits_after(sample, validation_start, test_start)
     return TimingBlend(kept).weigh(sample, validation_start, waits)
 
 
