@@ -10,12 +10,14 @@ from polars.testing import assert_frame_equal
 from nextbuy import Predictor, PredictorConfig
 from nextbuy.bundle import load_bundle
 from nextbuy.errors import BundleError, ConfigError
+from nextbuy.timing import forecaster
 from tests.shop import EPOCH, shop_log
 
 FAST = PredictorConfig(models=("popularity",))
 COLUMNS = [
     "user_id", "days_to_next_p10", "days_to_next_p50", "days_to_next_p90", "p_buy_7d",
-    "p_buy_30d", "p_buy_90d", "p_active", "expected_purchases_90d", "expected_spend_90d", "as_of",
+    "p_buy_30d", "p_buy_90d", "p_active", "expected_purchases_90d", "expected_spend_90d",
+    "lifetime_value_365d", "as_of",
 ]  # fmt: skip
 
 
@@ -117,6 +119,29 @@ def test_another_horizon_has_its_own_columns_and_expects_more_the_longer_it_is(f
         fitted.forecast(horizon_days=0)
 
 
+def test_a_lifetime_value_is_the_spend_of_its_days_less_the_discount(fitted):
+    whole = fitted.forecast(horizon_days=365, discount=0.0)
+    assert whole["lifetime_value_365d"].to_numpy() == pytest.approx(
+        whole["expected_spend_365d"].to_numpy(), rel=1e-9
+    )
+    usual = fitted.forecast()["lifetime_value_365d"].to_numpy()
+    share = usual / whole["lifetime_value_365d"].to_numpy()
+    assert ((share > 1 / 1.1) & (share < 1)).all()  # nothing is later than a year
+    longer = fitted.forecast(lifetime_days=730)
+    assert (longer["lifetime_value_730d"].to_numpy() > usual).all()
+    with pytest.raises(ConfigError, match=r"The lifetime is 0 days; it goes from 1 to 3650"):
+        fitted.forecast(lifetime_days=0)
+    with pytest.raises(ConfigError, match=r"The discount is -0.5 a year"):
+        fitted.forecast(discount=-0.5)
+
+
+def test_in_chunks_and_threads_the_answers_are_the_same_and_in_order(fitted, monkeypatch):
+    whole = fitted.forecast()
+    monkeypatch.setattr(forecaster, "_CHUNK", 7)
+    assert_frame_equal(fitted.forecast(), whole)
+    assert fitted.forecast([]).columns == COLUMNS
+
+
 def test_a_saved_predictor_forecasts_the_same(fitted, tmp_path):
     fitted.save(tmp_path)
     assert_frame_equal(Predictor.load(tmp_path).forecast(), fitted.forecast())
@@ -135,6 +160,7 @@ def test_without_prices_spend_is_not_known_and_it_says_so():
     assert found.facts["timing"]["spend"] == "the log has no prices"
     table = found.forecast(["u1"])
     assert table["expected_spend_90d"].to_list() == [None]
+    assert table["lifetime_value_365d"].to_list() == [None]
     assert table["expected_purchases_90d"][0] > 1
 
 

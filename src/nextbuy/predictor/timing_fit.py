@@ -30,7 +30,7 @@ from nextbuy.splitting.temporal import automatic_cutoffs
 from nextbuy.timing.bg_nbd import BgNbd
 from nextbuy.timing.blend import TimingBlend
 from nextbuy.timing.events import events_before
-from nextbuy.timing.forecaster import Forecaster
+from nextbuy.timing.forecaster import Forecaster, ForecastOptions
 from nextbuy.timing.gamma_gamma import GammaGamma
 from nextbuy.timing.mbg_nbd import MbgNbd
 from nextbuy.timing.pareto_nbd import ParetoNbd
@@ -168,6 +168,8 @@ def forecast_table(
     *,
     as_of: datetime | int | Int64 | None,
     horizon_days: int,
+    lifetime_days: int,
+    discount: float,
 ) -> pl.DataFrame:
     """The answer of `Predictor.forecast`.
 
@@ -178,13 +180,16 @@ def forecast_table(
     if forecaster is None or "observed_until" not in timing:
         why = timing.get("reason") or "it was trained before there were forecasts; train it again"
         raise ConfigError(f"This predictor cannot forecast: {why.rstrip('.')}.")
+    options = ForecastOptions(
+        horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount
+    )
     moments = int(timing["observed_until"]) if as_of is None else as_of
     moments = microseconds_of(moments) if isinstance(moments, datetime) else moments
     if isinstance(who, Histories):
-        return forecaster.table(who, moments, horizon_days=horizon_days)
+        return forecaster.table(who, moments, options)
     whole = forecaster.whole(stored)
     asked = whole if who is None else whole.of_users(who)
-    return forecaster.table(asked, moments, horizon_days=horizon_days)
+    return forecaster.table(asked, moments, options)
 
 
 def _moments(histories: Histories, split: Split) -> tuple[int, int, int]:
