@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forecasts
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 KEPT = ("loss", "accuracy", "recall@10", "ndcg@10", "hit_rate@10", "mrr@10", "ece", "coverage@10",
@@ -178,6 +180,7 @@ def render() -> None:
     }
     parts.append(summary(measured))
     parts += [section(LOGS[name], facts) for name, facts in measured.items()]
+    parts += forecasts.sections()
     (ROOT / "docs" / "results.md").write_text("\n".join(parts), encoding="utf-8")
     print("docs/results.md is written")
 

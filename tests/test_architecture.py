@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "nextbuy"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
-    **dict.fromkeys(["errors", "columns", "seeding", "progress", "memory"], 0),
+    **dict.fromkeys(["errors", "columns", "seeding", "progress", "memory", "threads"], 0),
     "storage": 1,
     "data": 2,
     **dict.fromkeys(["splitting", "metrics", "nn"], 3),

@@ -49,13 +49,14 @@ def test_a_person_reads_a_table(bundle, run):
 def test_json_has_the_answers_and_how_good_they_are(bundle, run):
     code, out, err = run(
         "forecast", bundle, "--user", "0042", "--user", "ghost", "--as-of", "2025-02-01",
-        "--horizon-days", 30, "--json",
+        "--horizon-days", 30, "--lifetime-days", 200, "--discount", 0.5, "--json",
     )  # fmt: skip
     found = json.loads(out)
     assert code == 0
     assert [row["user_id"] for row in found["forecasts"]] == ["0042", "ghost"]
     assert found["forecasts"][0]["as_of"] == "2025-02-01T00:00:00+00:00"
     assert found["forecasts"][0]["expected_purchases_30d"] > 1
+    assert found["forecasts"][0]["lifetime_value_200d"] > 1.5
     assert found["forecasts"][1]["p_buy_7d"] is None
     assert found["unknown_users"] == ["ghost"]
     assert "log_likelihood" in found["timing"]["scores"]["blend"]

@@ -10,12 +10,14 @@ from polars.testing import assert_frame_equal
 from nextbuy import Predictor, PredictorConfig
 from nextbuy.bundle import load_bundle
 from nextbuy.errors import BundleError, ConfigError
+from nextbuy.timing import forecaster
 from tests.shop import EPOCH, shop_log
 
 FAST = PredictorConfig(models=("popularity",))
 COLUMNS = [
     "user_id", "days_to_next_p10", "days_to_next_p50", "days_to_next_p90", "p_buy_7d",
-    "p_buy_30d", "p_buy_90d", "p_active", "expected_purchases_90d", "expected_spend_90d", "as_of",
+    "p_buy_30d", "p_buy_90d", "p_active", "expected_purchases_90d", "expected_spend_90d",
+    "lifetime_value_365d", "as_of",
 ]  # fmt: skip
 
 
@@ -117,6 +119,29 @@ def test_another_horizon_has_its_own_columns_and_expects_more_the_longer_it_is(f
         fitted.forecast(horizon_days=0)
 
 
+def test_a_lifetime_value_is_the_spend_of_its_days_less_the_discount(fitted):
+    whole = fitted.forecast(horizon_days=365, discount=0.0)
+    assert whole["lifetime_value_365d"].to_numpy() == pytest.approx(
+        whole["expected_spend_365d"].to_numpy(), rel=1e-9
+    )
+    usual = fitted.forecast()["lifetime_value_365d"].to_numpy()
+    share = usual / whole["lifetime_value_365d"].to_numpy()
+    assert ((share > 1 / 1.1) & (share < 1)).all()  # nothing is later than a year
+    longer = fitted.forecast(lifetime_days=730)
+    assert (longer["lifetime_value_730d"].to_numpy() > usual).all()
+    with pytest.raises(ConfigError, match=r"The lifetime is 0 days; it goes from 1 to 3650"):
+        fitted.forecast(lifetime_days=0)
+    with pytest.raises(ConfigError, match=r"The discount is -0.5 a year"):
+        fitted.forecast(discount=-0.5)
+
+
+def test_in_chunks_and_threads_the_answers_are_the_same_and_in_order(fitted, monkeypatch):
+    whole = fitted.forecast()
+    monkeypatch.setattr(forecaster, "_CHUNK", 7)
+    assert_frame_equal(fitted.forecast(), whole)
+    assert fitted.forecast([]).columns == COLUMNS
+
+
 def test_a_saved_predictor_forecasts_the_same(fitted, tmp_path):
     fitted.save(tmp_path)
     assert_frame_equal(Predictor.load(tmp_path).forecast(), fitted.forecast())
@@ -135,6 +160,7 @@ def test_without_prices_spend_is_not_known_and_it_says_so():
     assert found.facts["timing"]["spend"] == "the log has no prices"
     table = found.forecast(["u1"])
     assert table["expected_spend_90d"].to_list() == [None]
+    assert table["lifetime_value_365d"].to_list() == [None]
     assert table["expected_purchases_90d"][0] > 1
 
 
@@ -245,3 +271,29 @@ def test_a_short_time_limit_leaves_out_what_cannot_be_interrupted():
     assert set(timing["weights"]) <= {"bg-nbd", "mbg-nbd", "pareto-nbd"}
     whole = Predictor.fit(shop_log(), config=PredictorConfig.of(models=["popularity"]))
     assert "renewal" not in whole.facts["timing"]["left_out"]
+
+
+def test_scores_say_what_the_blend_is_worth_beside_its_members(random_shop):
+    facts = random_shop.facts["timing"]
+    assert set(facts["scores"]) == {"blend", *facts["blend_minus"]}
+    for name, found in facts["blend_minus"].items():
+        per_wait = [facts["scores"][m]["log_likelihood"] for m in ("blend", name)]
+        assert found["difference"] == pytest.approx(per_wait[0] - per_wait[1])
+        assert found["low"] <= found["difference"] <= found["high"]
+    assert sum(facts["pit"]) == pytest.approx(1)
+    assert facts["limit"] is None
+    for days in ("7", "30"):
+        bins = facts["reliability"][days]
+        assert sum(bins["counts"]) == facts["num_users"]
+
+
+def test_on_a_market_nothing_is_better_than_its_truth():
+    predictor = Predictor.fit("world:market", config=FAST, users=300)
+    facts = predictor.facts["timing"]
+    limit = facts["limit"]
+    assert set(limit) == set(facts["scores"]["blend"])
+    for found in facts["scores"].values():
+        assert found["log_likelihood"] < limit["log_likelihood"] + 0.01
+        assert found["quantile_loss"] > limit["quantile_loss"] * 0.98
+    assert limit["coverage_80"] == pytest.approx(0.8, abs=0.05)
+    assert limit["ece_30d"] < 0.05

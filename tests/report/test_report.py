@@ -16,7 +16,7 @@ from tests.shop import shop_log
 
 EVIL = '<script>alert("1")</script>'
 SECTIONS = ("short", "data", "protocol", "leaderboard", "blend", "calibration", "gains", "slices",
-            "customers", "caveats")  # fmt: skip
+            "times", "customers", "caveats")  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -91,7 +91,7 @@ def test_a_dangerous_name_is_shown_as_text(text):
 
 def test_the_pictures_are_whole(text):
     drawn = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawn) == 3  # leaderboard, calibration, gains
+    assert len(drawn) == 5  # leaderboard, calibration, gains, two of times
     for picture in drawn:
         assert ElementTree.fromstring(picture).tag.endswith("svg")  # noqa: S314  (our own)
 
@@ -109,6 +109,28 @@ def test_the_numbers_are_those_of_the_bundle(bundle, text):
     for name, row in best["slices"].items():
         assert f"{name} {row['n']:,} " in words
     assert f"{100 * facts['blend']['repeat_share']:.1f} % of the validation purchases" in words
+
+
+def test_the_forecasts_of_times_are_shown_as_they_were_scored(bundle, text):
+    timing = Predictor.load(bundle).facts["timing"]
+    words = Page(text).text
+    blend = timing["scores"]["blend"]
+    assert f"held {100 * blend['coverage_80']:.1f} %" in words
+    said, came = blend["p_buy_7d"], blend["bought_7d"]
+    assert f"within 7 days {100 * said:.1f} % {100 * came:.1f} %" in words
+    for name, scores in timing["scores"].items():
+        assert f"{scores['log_likelihood']:.4f} {scores['quantile_loss']:.3f}" in words, name
+    assert "too short to see what comes within 30 and 90 days" in words
+
+
+def test_where_there_are_no_forecasts_the_reason_is_shown(bundle, tmp_path):
+    predictor = Predictor.load(bundle)
+    for timing, expected in (({"reason": "time is only an order"}, True), ({}, False)):
+        predictor.facts["timing"] = timing
+        predictor.save(tmp_path / str(expected))
+        words = Page(write_report(tmp_path / str(expected), tmp_path / "r.html").read_text()).text
+        assert ("no forecasts of times: time is only an order" in words) == expected
+        assert ("When they come back" in words) == expected
 
 
 def test_the_command_writes_it_and_says_where(bundle, tmp_path, capsys):

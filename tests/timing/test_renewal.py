@@ -125,6 +125,16 @@ def test_expected_purchases_of_own_gaps_are_those_of_simulation(distribution):
     assert seen == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize("every", [1.0, 3.0, 8.0, 30.0])
+def test_who_buys_at_random_every_so_many_days_buys_so_often_in_a_year(every):
+    """Also who buys nine times within one step of the grid."""
+    outlook = renewal(
+        "weibull", personal=False, gap={"shape": 1.0, "rate": 20.0 / every}
+    ).outlook(bought_on([0, 3]), moment(4))  # fmt: skip
+    expected = [90 / every, 365 / every]
+    assert outlook.expected_purchases([90.0, 365.0])[0] == pytest.approx(expected, rel=0.015)
+
+
 def test_a_regular_user_is_expected_when_due():
     """Every 10 days, and 9 have gone: soon. 2 have gone: not yet."""
     log = bought_on(*[np.arange(0, 200, 10.0).tolist()] * 2)

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 20
 
+_Lifetime = Annotated[
+    int,
+    typer.Option(
+        "--lifetime-days", min=1, max=3650, help="Over which the lifetime value is counted."
+    ),
+]
+_Discount = Annotated[
+    float,
+    typer.Option("--discount", min=0, max=10, help="Of the lifetime value, a year; 0.1 is 10 %."),
+]
+
 
 @options.reads_data
 def forecast(
@@ -52,6 +63,8 @@ def forecast(
             "--horizon-days", min=1, max=3650, help="Over which purchases and spend are expected."
         ),
     ] = 90,
+    lifetime_days: _Lifetime = 365,
+    discount: _Discount = 0.1,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the table to this .csv or .parquet file.")
     ] = None,
@@ -69,25 +82,32 @@ def forecast(
     moment = _moment(as_of)
     predictor = Predictor.load(directory)
     who, unknown = _asked(predictor, user, history, read)
-    found = predictor.forecast(who, as_of=moment, horizon_days=horizon_days)
+    found = predictor.forecast(
+        who, as_of=moment, horizon_days=horizon_days, lifetime_days=lifetime_days,
+        discount=discount,
+    )  # fmt: skip
     _print_notes(predictor, found, moment, unknown)
     if out is not None:
         write_table(found, out)
     if json:
-        rows = found if out is None else found.clear()
-        print_json(
-            {
-                "out": out and str(out),
-                "unknown_users": unknown,
-                "timing": predictor.facts["timing"],
-                "forecasts": [row | {"as_of": row["as_of"].isoformat()} for row in rows.to_dicts()],
-            }
-        )
-        return
-    if out is not None:
+        print_json(_report(predictor, found, out, unknown))
+    elif out is not None:
         print_line(f"forecasts of {found.height:,} users: {out}")
     else:
-        _print(found, horizon_days)
+        _print(found, horizon_days, lifetime_days)
+
+
+def _report(
+    predictor: "Predictor", found: "pl.DataFrame", out: Path | None, unknown: list[str]
+) -> dict[str, Any]:
+    """The object of `--json`; what is in a file is not in it."""
+    rows = found if out is None else found.clear()
+    return {
+        "out": out and str(out),
+        "unknown_users": unknown,
+        "timing": predictor.facts["timing"],
+        "forecasts": [row | {"as_of": row["as_of"].isoformat()} for row in rows.to_dicts()],
+    }
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -136,7 +156,7 @@ def _print_notes(
         print_note(note)
 
 
-def _print(found: "pl.DataFrame", horizon_days: int) -> None:
+def _print(found: "pl.DataFrame", horizon_days: int, lifetime_days: int) -> None:
     shown = found.sort("p_buy_30d", descending=True, nulls_last=True, maintain_order=True)
     purchases, spend = f"expected_purchases_{horizon_days}d", f"expected_spend_{horizon_days}d"
     rows = [
@@ -145,6 +165,7 @@ def _print(found: "pl.DataFrame", horizon_days: int) -> None:
             _days(row["days_to_next_p90"]), percent(row["p_buy_7d"], 1),
             percent(row["p_buy_30d"], 1), percent(row["p_buy_90d"], 1), percent(row["p_active"], 1),
             number(row[purchases], 2), number(row[spend], 2),
+            number(row[f"lifetime_value_{lifetime_days}d"], 2),
         ]
         for row in shown.head(_SHOWN).to_dicts()
     ]  # fmt: skip
@@ -153,6 +174,7 @@ def _print(found: "pl.DataFrame", horizon_days: int) -> None:
         [
             "user", "days to next, 10 %", "50 %", "90 %", "in 7 days", "30 days", "90 days",
             "active", f"purchases in {horizon_days} days", "spend",
+            f"value in {lifetime_days} days",
         ],
         rows,
         title=f"Forecasts from {when}",

@@ -3,6 +3,8 @@
 The intervals of two scores may overlap widely although one model is better in nearly every case:
 hard cases are hard for both. So the differences are drawn again and again, case by case.
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
+
+Legend: C cases, M columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 from nextbuy.errors import ConfigError
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.metrics import bootstrap
+from nextbuy.metrics.ranking import Float64
 from nextbuy.seeding import generator
 
 
@@ -66,17 +69,36 @@ def compare(
     if len(table) == 0:
         nothing = Difference(difference=float("nan"), low=float("nan"), high=float("nan"))
         return dict.fromkeys(names, nothing)
+    found = mean_differences(table, sizes=sizes, seed=seed, num_resamples=num_resamples)
+    return dict(zip(names, found, strict=True))
+
+
+def mean_differences(
+    table_CM: Float64,
+    *,
+    sizes: Mapping[int, Float64] | None = None,
+    seed: int = 0,
+    num_resamples: int = bootstrap.NUM_RESAMPLES,
+) -> list[Difference]:
+    """The mean of each of M columns of differences, with the interval that a bootstrap gives.
+
+    Args:
+        table_CM: One score minus another, case by case; at least one case.
+        sizes: See `bootstrap.weighted_means`.
+        seed: Of the resamples.
+        num_resamples: How many.
+    """
     rng = generator(seed, "comparison")
     drawn = [
-        bootstrap.weighted_means(weights, table, sizes)
-        for weights in bootstrap.resamples(len(table), num_resamples, rng)
+        bootstrap.weighted_means(weights, table_CM, sizes)
+        for weights in bootstrap.resamples(len(table_CM), num_resamples, rng)
     ]
     samples = np.concatenate(drawn)
-    means = bootstrap.weighted_means(np.ones((1, len(table))), table, sizes)[0]
-    found = {}
-    for place, name in enumerate(names):
+    means = bootstrap.weighted_means(np.ones((1, len(table_CM))), table_CM, sizes)[0]
+    found = []
+    for place, mean in enumerate(means):
         low, high = bootstrap.percentile_interval(samples[:, place])
-        found[name] = Difference(difference=float(means[place]), low=low, high=high)
+        found.append(Difference(difference=float(mean), low=low, high=high))
     return found
 
 

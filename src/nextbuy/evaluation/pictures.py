@@ -49,7 +49,7 @@ def training_curve(
         limit: The best possible loss.
         title: What was trained.
     """
-    alt = _altair()
+    alt = altair()
     names = {"train_loss": "training", "validation_loss": "validation"}
     rows = [
         {"epoch": int(row["epoch"]) + 1, "loss": float(row[key]), "part": name}
@@ -81,7 +81,7 @@ def training_curve(
             .encode(x=alt.value(0), y=alt.Y("loss:Q"), text="label:N")
         )
     chart: LayerChart = alt.layer(*layers).properties(width=_WIDTH, height=280)
-    return _finished(
+    return finished(
         chart,
         title,
         "validation: the purchase after each history; training: every purchase of every history",
@@ -95,7 +95,7 @@ def reliability_diagram(
 
     Bars on the diagonal are honest; below it the model promises too much.
     """
-    alt = _altair()
+    alt = altair()
     everything = _filled_bins(found)
     enough = everything.filter(pl.col("count") >= _FEW)
     bins = enough if enough.height else everything
@@ -133,7 +133,7 @@ def reliability_diagram(
         f"bars of fewer than {_FEW} are left out",
     ]
     chart: VConcatChart = alt.vconcat(above, below, spacing=12)
-    return _finished(chart, title, subtitle)
+    return finished(chart, title, subtitle)
 
 
 def _filled_bins(found: Reliability) -> pl.DataFrame:
@@ -166,7 +166,7 @@ def distance_to_limit(
         metrics: Which of them.
         title: What was scored.
     """
-    alt = _altair()
+    alt = altair()
     panels = []
     for place, metric in enumerate(metrics):
         rows = pl.DataFrame(
@@ -195,7 +195,7 @@ def distance_to_limit(
             ).properties(width=_WIDTH // 2, height=_ROW * len(models))
         )
     chart: HConcatChart = alt.hconcat(*panels, spacing=24)
-    return _finished(chart, title, "the line is the best possible score")
+    return finished(chart, title, "the line is the best possible score")
 
 
 def leaderboard_dots(
@@ -215,7 +215,7 @@ def leaderboard_dots(
         limit: The best possible score.
         title: What was scored.
     """
-    alt = _altair()
+    alt = altair()
     nothing = (float("nan"), float("nan"))
     rows = []
     for name, scores in models.items():
@@ -247,7 +247,7 @@ def leaderboard_dots(
         layers.append(words.encode(x=alt.X("value:Q"), y=alt.value(0), text="label:N"))
     height = _ROW * len(rows)
     chart: LayerChart = alt.layer(*layers).properties(width=_WIDTH, height=height)
-    return _finished(chart, title, "dots: score on the test; lines: 95 % bootstrap interval")
+    return finished(chart, title, "dots: score on the test; lines: 95 % bootstrap interval")
 
 
 def gains_chart(curves: Mapping[str, Mapping[int, float]], *, title: str = "Gains") -> "LayerChart":
@@ -257,7 +257,7 @@ def gains_chart(curves: Mapping[str, Mapping[int, float]], *, title: str = "Gain
         curves: Share by k, of each model; see `ranking.gains`.
         title: What is shown.
     """
-    alt = _altair()
+    alt = altair()
     rows = [(name, k, share) for name, curve in curves.items() for k, share in curve.items()]
     table = pl.DataFrame(rows, schema=["model", "k", "share"], orient="row")
     ends = table.group_by("model", maintain_order=True).agg(pl.all().sort_by("k").first())
@@ -273,7 +273,7 @@ def gains_chart(curves: Mapping[str, Mapping[int, float]], *, title: str = "Gain
     layers = [base.mark_line(strokeWidth=2), base.mark_point(size=22, filled=True, opacity=1)]
     chart: LayerChart = alt.layer(*layers).properties(width=_WIDTH, height=260)
     best = ", ".join(f"{row['model']} {row['share']:.1%}" for row in ends.to_dicts())
-    return _finished(chart, title, f"with a single offer: {best}")
+    return finished(chart, title, f"with a single offer: {best}")
 
 
 def to_svg(chart: Any) -> str:
@@ -304,7 +304,12 @@ def save_png(chart: Any, path: Path, *, scale: float = 2.0) -> Path:
     return path
 
 
-def _altair() -> Any:
+def altair() -> Any:
+    """The package.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
     return _load("altair")
 
 
@@ -320,7 +325,7 @@ def _load(module: str, package: str | None = None) -> Any:
 
 
 def _rule(at: pl.DataFrame, *, colour: str = GREY, **where: Any) -> Any:
-    rule = _altair().Chart(at).mark_rule(color=colour, strokeDash=[5, 4], strokeWidth=1.5)
+    rule = altair().Chart(at).mark_rule(color=colour, strokeDash=[5, 4], strokeWidth=1.5)
     return rule.encode(**where)
 
 
@@ -352,9 +357,9 @@ def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.3f}"
 
 
-def _finished(chart: Chart, title: str, subtitle: str | list[str]) -> Chart:
+def finished(chart: Chart, title: str, subtitle: str | list[str]) -> Chart:
     """Title, fonts and a white ground."""
-    alt = _altair()
+    alt = altair()
     words = alt.TitleParams(
         text=title, subtitle=subtitle, anchor="start", fontSize=15, subtitleColor=GREY, offset=22
     )

@@ -5,6 +5,7 @@ items, it was asked n times: a first offer that is in the basket was right once 
 times. So the shares that came true sum to 1 over the items, as the probabilities do.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,23 @@ class Reliability:
             return float("nan")
         gaps = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((self.counts[filled] * gaps).sum() / self.counts.sum())
+
+    @classmethod
+    def of(cls, found: Mapping[str, Sequence[float | None]]) -> "Reliability":
+        """What `as_dict` gave, of which JSON keeps `nan` as null."""
+        named = {
+            name: np.array([np.nan if value is None else value for value in found[name]])
+            for name in ("counts", "confidence", "accuracy")
+        }
+        return cls(**named)
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for JSON."""
+        return {
+            "counts": self.counts.tolist(),
+            "confidence": self.confidence.tolist(),
+            "accuracy": self.accuracy.tolist(),
+        }
 
 
 def confidence_bins(

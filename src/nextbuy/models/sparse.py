@@ -3,9 +3,7 @@
 Legend: U users, V items; items 1..V are columns 0..V-1.
 """
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,18 +13,6 @@ from scipy import sparse
 from nextbuy.data.histories import Float32, Histories, Int64
 
 Csr: TypeAlias = "sparse.csr_array"
-
-
-def in_threads(work: Callable[[int], None], starts: Iterable[int]) -> None:
-    """Call `work` for each block; SciPy works on one core and lets others go on meanwhile.
-
-    Blocks must write to places of their own. The first error is raised.
-    """
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-    cores = os.cpu_count() if affinity is None else len(affinity(0))
-    with ThreadPoolExecutor(max_workers=cores) as pool:
-        for _ in pool.map(work, starts):
-            pass
 
 
 def baskets_ago(histories: Histories) -> Int64:

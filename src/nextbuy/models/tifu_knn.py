@@ -17,6 +17,7 @@ from nextbuy.models import sparse as matrices
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.splitting.cases import Cases
+from nextbuy.threads import in_threads
 
 _BLOCK: Final = 256
 _MOST_CELLS: Final = 2**24
@@ -74,7 +75,7 @@ class TifuKnn(ScoredModel):
             near = nearest(mine[start : start + step], transposed, norms, k)
             mixed[start : start + step] += matrices.dense(near @ users) * share
 
-        matrices.in_threads(add_neighbours, range(0, len(histories), step))
+        in_threads(add_neighbours, range(0, len(histories), step))
         mixed[histories.lengths == 0] = 0.0
         return mixed
 

@@ -16,6 +16,7 @@ from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.models.tifu_knn import basket_positions
 from nextbuy.splitting.cases import Cases
+from nextbuy.threads import in_threads
 
 _BLOCK: Final = 256
 
@@ -68,7 +69,7 @@ class UpCf(ScoredModel):
             common.data = np.power(similarity, self.config.locality).astype(np.float32)
             result[block] += matrices.dense(common @ recent)
 
-        matrices.in_threads(add_neighbours, range(0, len(histories), _BLOCK))
+        in_threads(add_neighbours, range(0, len(histories), _BLOCK))
         return result
 
     def check(self, arrays: Arrays, num_items: int) -> bool:

@@ -54,15 +54,10 @@ def results_facts(
 
 def _in_detail(found: Evaluation) -> dict[str, Any]:
     """What a report shows of a model beside its scores."""
-    bins = found.reliability
     return {
         "slices": found.slices,
         "gains": found.gains,
-        "reliability": {
-            "counts": bins.counts.tolist(),
-            "confidence": bins.confidence.tolist(),
-            "accuracy": bins.accuracy.tolist(),
-        },
+        "reliability": found.reliability.as_dict(),
     }
 
 

@@ -119,7 +119,7 @@ class Predictor:
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
         world = limited_world(source, config)
         budget = TimeBudget.of(config.time_limit, started)
-        timing = fit_timing(encoded.histories, split, config, budget, progress)
+        timing = fit_timing(encoded, split, config, budget, progress, world=world)
         with nullcontext() if run_folder is None else run_lock(run_folder):
             fitted = fit_and_score(
                 models, _mapped(split, run_folder), config,
@@ -197,6 +197,8 @@ class Predictor:
         *,
         as_of: datetime | int | Int64 | None = None,
         horizon_days: int = 90,
+        lifetime_days: int = 365,
+        discount: float = 0.1,
     ) -> pl.DataFrame:
         """When users buy next, how often and for how much, one row a user.
 
@@ -204,7 +206,7 @@ class Predictor:
             who: As for `predict`; everybody in the training log if not told.
             as_of: The moment from which days count, one for all (a datetime without a zone is UTC)
                 or, in UTC microseconds, one a user; the end of the training log if not told.
-            horizon_days: Over which purchases and spend are expected.
+            horizon_days: And `lifetime_days` and `discount`: see `ForecastOptions`.
 
         Returns:
             See `Forecaster.table`; only purchases before `as_of` count.
@@ -213,8 +215,8 @@ class Predictor:
             ConfigError: If there is nothing to forecast with, as without dates, with the reason.
         """
         return forecast_table(
-            self.forecaster, self.facts, self.histories, who,
-            as_of=as_of, horizon_days=horizon_days,
+            self.forecaster, self.facts, self.histories, who, as_of=as_of,
+            horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount,
         )  # fmt: skip
 
     def histories_of(self, user_ids: Sequence[str]) -> Histories:

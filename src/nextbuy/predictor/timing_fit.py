@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from nextbuy.data.catalog import Catalog
@@ -19,22 +18,24 @@ from nextbuy.data.encoding import Encoded
 from nextbuy.data.histories import DAY, UNKNOWN, Histories, Int64
 from nextbuy.data.recoding import index_map
 from nextbuy.data.times import microseconds_of
+from nextbuy.data.worlds.world import World
 from nextbuy.errors import ConfigError, DataError, SplitError, TrainingError
+from nextbuy.models.blend import BLEND
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig
+from nextbuy.predictor.timing_scores import evenly_spread, timing_scores
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.temporal import automatic_cutoffs
 from nextbuy.timing.bg_nbd import BgNbd
 from nextbuy.timing.blend import TimingBlend
 from nextbuy.timing.events import events_before
-from nextbuy.timing.forecaster import HORIZONS, Forecaster
+from nextbuy.timing.forecaster import Forecaster, ForecastOptions
 from nextbuy.timing.gamma_gamma import GammaGamma
 from nextbuy.timing.mbg_nbd import MbgNbd
 from nextbuy.timing.pareto_nbd import ParetoNbd
 from nextbuy.timing.protocol import TimingModel
 from nextbuy.timing.renewal import Renewal, RenewalConfig
-from nextbuy.timing.scores import fitting_horizons, score
 from nextbuy.timing.unlisted import Unlisted
 from nextbuy.timing.waits import waits_after
 
@@ -77,23 +78,27 @@ class FittedTiming:
 
 
 def fit_timing(
-    histories: Histories,
+    encoded: Encoded,
     split: Split,
     config: PredictorConfig,
     budget: TimeBudget,
     progress: Progress,
+    *,
+    world: World | None = None,
 ) -> FittedTiming:
     """Fit, weigh, fit again up to the test, and score.
 
     Args:
-        histories: The whole log.
+        encoded: The whole log.
         split: Its moments are those of the periods, if it is temporal; else they are chosen.
         config: `refit` tells whether members learn from the validation period in the end.
         budget: Under a limit a tenth of what is left of it may be taken, and nothing is fitted
             again.
         progress: Told what is done.
+        world: Where the log comes from, if its limit holds.
     """
     progress.about("timing")
+    histories = encoded.histories
     if histories.time_kind != "dates":
         return _nothing("time is only an order; forecasts need dates")
     try:
@@ -104,12 +109,8 @@ def fit_timing(
     members, left_out = _members(histories, validation_start, time.monotonic() + left)
     if not members:
         return _nothing(next(iter(left_out.values())), left_out)
-    sample = _sample(histories, validation_start)
     try:
-        blend = TimingBlend(members).weigh(
-            sample, validation_start, waits_after(sample, validation_start, test_start)
-        )
-        blend = _without_slight(blend, sample, validation_start, test_start)
+        blend = _weighed(members, histories, validation_start, test_start)
         learned_until = validation_start
         if config.refit and not budget.is_limited:
             TimingBlend(members).fit(histories, test_start)
@@ -127,8 +128,11 @@ def fit_timing(
         "observed_until": end,
         "spend": why_no_spend or "gamma-gamma",
         "undetermined": _undetermined(members),
-        **_scores(TimingBlend(members), blend, histories, test_start, end),
-    }
+        **timing_scores(
+            {BLEND: blend, **members}, encoded, test_start, end,
+            most_users=_MOST_USERS, world=world, seed=config.seed,
+        ),
+    }  # fmt: skip
     return FittedTiming(forecaster=Forecaster(blend, amount), facts=facts)
 
 
@@ -164,6 +168,8 @@ def forecast_table(
     *,
     as_of: datetime | int | Int64 | None,
     horizon_days: int,
+    lifetime_days: int,
+    discount: float,
 ) -> pl.DataFrame:
     """The answer of `Predictor.forecast`.
 
@@ -174,13 +180,16 @@ def forecast_table(
     if forecaster is None or "observed_until" not in timing:
         why = timing.get("reason") or "it was trained before there were forecasts; train it again"
         raise ConfigError(f"This predictor cannot forecast: {why.rstrip('.')}.")
+    options = ForecastOptions(
+        horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount
+    )
     moments = int(timing["observed_until"]) if as_of is None else as_of
     moments = microseconds_of(moments) if isinstance(moments, datetime) else moments
     if isinstance(who, Histories):
-        return forecaster.table(who, moments, horizon_days=horizon_days)
+        return forecaster.table(who, moments, options)
     whole = forecaster.whole(stored)
     asked = whole if who is None else whole.of_users(who)
-    return forecaster.table(asked, moments, horizon_days=horizon_days)
+    return forecaster.table(asked, moments, options)
 
 
 def _moments(histories: Histories, split: Split) -> tuple[int, int, int]:
@@ -227,15 +236,17 @@ def _undetermined(members: Mapping[str, TimingModel]) -> dict[str, list[str]]:
     return {name: list(each.at_edge) for name, each in found.items() if each and each.at_edge}
 
 
-def _without_slight(
-    blend: TimingBlend, sample: Histories, validation_start: int, test_start: int
+def _weighed(
+    members: Mapping[str, TimingModel], histories: Histories, validation_start: int, test_start: int
 ) -> TimingBlend:
-    """The blend of the members that matter, weighed again."""
+    """The blend of the members that matter, weighed on validation."""
+    sample = evenly_spread(histories, validation_start, _MOST_USERS)
+    waits = waits_after(sample, validation_start, test_start)
+    blend = TimingBlend(members).weigh(sample, validation_start, waits)
     weights = blend.weights or {}
-    kept = {name: blend.members[name] for name, weight in weights.items() if weight >= _SLIGHT}
+    kept = {name: members[name] for name, weight in weights.items() if weight >= _SLIGHT}
     if len(kept) == len(weights):
         return blend
-    waits = waits_after(sample, validation_start, test_start)
     return TimingBlend(kept).weigh(sample, validation_start, waits)
 
 
@@ -247,36 +258,6 @@ def _amount(histories: Histories, as_of: int) -> tuple[GammaGamma | None, str | 
         return GammaGamma().fit(histories, as_of), None
     except _REASONS as error:
         return None, str(error)
-
-
-def _scores(
-    members: TimingBlend, blend: TimingBlend, histories: Histories, test_start: int, end: int
-) -> dict[str, Any]:
-    """Of the blend and of each member alone, on the test period."""
-    sample = _sample(histories, test_start)
-    waits = waits_after(sample, test_start, end)
-    period = (end - test_start) / DAY
-    scored: dict[str, Any] = {"blend": blend, **members.members}
-    fitting = fitting_horizons(period, HORIZONS)
-    return {
-        "test_days": period,
-        "num_users": int(waits.known.sum()),
-        "num_events": int(waits.observed.sum()),
-        "horizons": fitting,
-        "horizons_left_out": [days for days in HORIZONS if days not in fitting],
-        "scores": {
-            name: score(model.outlook(sample, test_start), waits, period, HORIZONS)
-            for name, model in scored.items()
-        },
-    }
-
-
-def _sample(histories: Histories, as_of: int) -> Histories:
-    """Users who bought before a moment, so many at most, evenly spread."""
-    buyers = np.flatnonzero(events_before(histories, as_of).counts > 0)
-    if len(buyers) > _MOST_USERS:
-        buyers = buyers[np.linspace(0, len(buyers) - 1, _MOST_USERS).astype(np.int64)]
-    return histories.take(buyers)
 
 
 def _nothing(reason: str, left_out: dict[str, str] | None = None) -> FittedTiming:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nextbuy.predictor import Predictor
-from nextbuy.report import customers, data, html, scores
+from nextbuy.report import customers, data, html, scores, times
 from nextbuy.report.html import Raw
 
 
@@ -39,6 +39,7 @@ def report(predictor: Predictor) -> str:
         ("calibration", "Do the probabilities hold?", scores.calibration(facts)),
         ("gains", "Gains and lift", scores.gains(facts)),
         ("slices", "For whom it works", scores.slices(facts)),
+        ("times", "When they come back", times.times(facts)),
         ("customers", "Some customers", customers.examples(predictor)),
         ("caveats", "What to keep in mind", data.caveats(facts)),
     ]

@@ -148,13 +148,12 @@ def blend(facts: Facts) -> list[Raw]:
 def calibration(facts: Facts) -> list[Raw]:
     """The reliability diagram of the best model."""
     best = best_of(facts)
-    kept = facts["evaluation"][best]["reliability"]
-    counts, said, true = (_array(kept[key]) for key in ("counts", "confidence", "accuracy"))
+    found = Reliability.of(facts["evaluation"][best]["reliability"])
+    counts, said, true = found.counts, found.confidence, found.accuracy
     if not counts.sum():
         return []
     mean_said = np.nansum(counts * said) / counts.sum()
     mean_true = np.nansum(counts * true) / counts.sum()
-    found = Reliability(counts=counts, confidence=said, accuracy=true)
     return [
         html.paragraph(
             f"On average {best} gave its first offer {percent(mean_said)}, and "
@@ -236,10 +235,6 @@ def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> Raw:
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: float("nan") if v is None else v for name, v in values.items()}
-
-
-def _array(values: list[float | None]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([np.nan if value is None else value for value in values])
 
 
 def _or_inf(value: float | None) -> float:

@@ -1,6 +1,6 @@
 """A blend of timing models: the mixture of their outlooks.
 
-Legend: U users, M members, H horizons.
+Legend: U users, M members, H horizons. A 1 in a shape stands for what broadcasts.
 """
 
 import logging
@@ -135,17 +135,25 @@ class TimingBlend:
 
 
 class MixedOutlook(Outlook):
-    """A mixture of outlooks of the same users, with fixed weights."""
+    """A mixture of outlooks of the same users.
 
-    def __init__(self, outlooks: Sequence[Outlook], weights_M: Float64) -> None:
-        self._outlooks, self._weights = list(outlooks), weights_M
+    Args:
+        outlooks: M of them.
+        weights: Of each, [M], or each user's own, [M, U].
+    """
+
+    def __init__(self, outlooks: Sequence[Outlook], weights: Float64) -> None:
+        self._outlooks = list(outlooks)
+        self._weights_MU1 = weights.reshape(len(self._outlooks), -1, 1)
 
     def __len__(self) -> int:
         return len(self._outlooks[0])
 
     def take(self, users: NDArray[np.integer]) -> "MixedOutlook":
         """See `Outlook.take`."""
-        return MixedOutlook([outlook.take(users) for outlook in self._outlooks], self._weights)
+        shared = self._weights_MU1.shape[1] == 1
+        weights_MU1 = self._weights_MU1 if shared else self._weights_MU1[:, users]
+        return MixedOutlook([outlook.take(users) for outlook in self._outlooks], weights_MU1)
 
     def log_survival(self, days: Float64) -> Float64:
         """See `Outlook.log_survival`."""
@@ -158,17 +166,19 @@ class MixedOutlook(Outlook):
     def expected_purchases(self, days: ArrayLike) -> Float64:
         """See `Outlook.expected_purchases`."""
         parts = [outlook.expected_purchases(days) for outlook in self._outlooks]
-        return np.tensordot(self._weights, np.stack(parts), axes=1)
+        return np.asarray((self._weights_MU1 * np.stack(parts)).sum(axis=0))
 
     def p_active(self) -> Float64:
         """See `Outlook.p_active`."""
-        return self._weights @ np.stack([outlook.p_active() for outlook in self._outlooks])
+        parts = [outlook.p_active() for outlook in self._outlooks]
+        return np.asarray((self._weights_MU1[..., 0] * np.stack(parts)).sum(axis=0))
 
     def _mixed(self, logs: Sequence[Float64]) -> Float64:
-        mixed = logs[0] + np.log(self._weights[0])
-        for log, weight in zip(logs[1:], self._weights[1:], strict=True):
-            with np.errstate(invalid="ignore"):  # users who never bought are nan, and stay so
-                mixed = np.logaddexp(mixed, log + np.log(weight))
+        with np.errstate(divide="ignore", invalid="ignore"):  # nan, who never bought, stays nan
+            log_weights_MU1 = np.log(self._weights_MU1)
+            mixed = logs[0] + log_weights_MU1[0]
+            for log, log_weight in zip(logs[1:], log_weights_MU1[1:], strict=True):
+                mixed = np.logaddexp(mixed, log + log_weight)
         return np.asarray(mixed)
 
 

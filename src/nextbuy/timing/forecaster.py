@@ -3,7 +3,8 @@
 Legend: U users, H horizons.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,9 +14,11 @@ import polars as pl
 from nextbuy import columns
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import ConfigError
+from nextbuy.threads import in_threads
 from nextbuy.timing.blend import TimingBlend
 from nextbuy.timing.events import Float64
 from nextbuy.timing.gamma_gamma import GammaGamma
+from nextbuy.timing.lifetime import lifetime_value
 from nextbuy.timing.unlisted import FILE, Unlisted
 
 HORIZONS: Final = (7, 30, 90)
@@ -25,7 +28,37 @@ QUANTILES: Final = (0.1, 0.5, 0.9)
 LONGEST: Final = 3_650
 """Days; beyond ten years a log of purchases says nothing."""
 
+_MOST_DISCOUNT: Final = 10.0
 _CHUNK: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastOptions:
+    """How far a forecast looks.
+
+    Attributes:
+        horizon_days: Whole days over which purchases and spend are expected.
+        lifetime_days: Whole days over which the lifetime value is counted. A year by default: a
+            log is seldom much longer, and what was never seen to come true should be asked for.
+        discount: Of the lifetime value, a year; 0.1 says that 110 in a year are worth 100 today.
+
+    Raises:
+        ConfigError: If one is out of its range.
+    """
+
+    horizon_days: int = 90
+    lifetime_days: int = 365
+    discount: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, days in (("horizon", self.horizon_days), ("lifetime", self.lifetime_days)):
+            if not 1 <= days <= LONGEST:
+                raise ConfigError(f"The {name} is {days} days; it goes from 1 to {LONGEST} days.")
+        if not 0 <= self.discount <= _MOST_DISCOUNT:
+            raise ConfigError(
+                f"The discount is {self.discount} a year; it goes from 0 to {_MOST_DISCOUNT:g}, "
+                "such as 0.1 for 10 %."
+            )
 
 
 class Forecaster:
@@ -49,9 +82,9 @@ class Forecaster:
         return histories if self.unlisted is None else self.unlisted.added_to(histories)
 
     def table(
-        self, histories: Histories, as_of: int | Int64, *, horizon_days: int = 90
+        self, histories: Histories, as_of: int | Int64, options: ForecastOptions | None = None
     ) -> pl.DataFrame:
-        """One row a user, in their order; computed in chunks, so that memory stays bounded.
+        """One row a user, in their order; in chunks, a thread a core, so that memory stays bounded.
 
         Only purchases before `as_of` count. A user without one has null everywhere: nothing here
         knows when somebody buys who never did.
@@ -59,49 +92,52 @@ class Forecaster:
         Args:
             histories: With dates.
             as_of: UTC microseconds from which days count, one for all, or one a user.
-            horizon_days: H, whole days over which purchases and spend are expected.
+            options: How far to look; H and L are its `horizon_days` and `lifetime_days`.
 
         Returns:
             `user_id`; `days_to_next_p10`, `_p50` and `_p90`, days by which the next purchase has
             happened with that probability, infinite where the user rather never buys again;
             `p_buy_7d`, `p_buy_30d`, `p_buy_90d`; `p_active`, that the user will ever buy again;
-            `expected_purchases_Hd` (days with a purchase); `expected_spend_Hd`, null where nothing
-            is known of prices; `as_of`.
+            `expected_purchases_Hd` (days with a purchase); `expected_spend_Hd` and, discounted,
+            `lifetime_value_Ld` (see `lifetime.lifetime_value`), null where nothing is known of
+            prices; `as_of`.
 
         Raises:
-            ConfigError: If time is only an order, or the horizon is out of its range.
+            ConfigError: If time is only an order.
         """
-        if not 1 <= horizon_days <= LONGEST:
-            raise ConfigError(
-                f"The horizon is {horizon_days} days; it goes from 1 to {LONGEST} days."
-            )
         if histories.time_kind != "dates":
             raise ConfigError(
                 "A forecast was asked of purchases whose time is only an order. It needs dates: "
                 "give a time column with dates."
             )
         moments_U = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(histories))
-        frames = [
-            self._rows(histories.take(users), moments_U[users], horizon_days)
-            for users in _chunks(len(histories))
-        ]
-        return pl.concat(frames)
+        rows = partial(self._rows, histories, moments_U, options or ForecastOptions())
+        return pl.concat(in_threads(rows, range(0, max(len(histories), 1), _CHUNK)))
 
-    def _rows(self, histories: Histories, as_of: Int64, horizon_days: int) -> pl.DataFrame:
+    def _rows(
+        self, everybody: Histories, as_of: Int64, options: ForecastOptions, start: int
+    ) -> pl.DataFrame:
+        """Of one chunk; the first has no rows where there are no users."""
+        users = np.arange(start, min(start + _CHUNK, len(everybody)))
+        histories, as_of = everybody.take(users), as_of[users]
         outlook = self.blend.outlook(histories, as_of)
+        horizon_days, lifetime_days = options.horizon_days, options.lifetime_days
         days_UQ = outlook.days_to_next(QUANTILES)
         within_UH = outlook.probability_within(np.array(HORIZONS, dtype=np.float64))
         purchases_U = outlook.expected_purchases(float(horizon_days))[:, 0]
-        spend_U = np.full(len(histories), np.nan)
+        spend_U, lifetime_U = np.full((2, len(histories)), np.nan)
         if self.amount is not None and histories.prices is not None:
             value_U = self.amount.expected_spend(histories, as_of)
-            spend_U = np.where(np.isfinite(value_U), purchases_U * value_U, np.nan)
+            value_U[~np.isfinite(value_U)] = np.nan
+            spend_U = purchases_U * value_U
+            lifetime_U = lifetime_value(outlook, value_U, lifetime_days, options.discount)
         values: dict[str, Float64] = {
             **{f"days_to_next_p{q * 100:.0f}": days_UQ[:, n] for n, q in enumerate(QUANTILES)},
             **{f"p_buy_{days}d": within_UH[:, n] for n, days in enumerate(HORIZONS)},
             "p_active": outlook.p_active(),
             f"expected_purchases_{horizon_days}d": purchases_U,
             f"expected_spend_{horizon_days}d": spend_U,
+            f"lifetime_value_{lifetime_days}d": lifetime_U,
         }
         return pl.DataFrame(
             [
@@ -134,9 +170,3 @@ class Forecaster:
             GammaGamma.load(amount) if amount.exists() else None,
             Unlisted.load(folder, histories) if (folder / FILE).exists() else None,
         )
-
-
-def _chunks(num_users: int) -> Iterator[Int64]:
-    """Positions of users, some at a time; one empty chunk if there are none."""
-    for start in range(0, max(num_users, 1), _CHUNK):
-        yield np.arange(start, min(start + _CHUNK, num_users))

@@ -28,7 +28,7 @@ from nextbuy.data.worlds.market_truth import (
     next_time,
 )
 from nextbuy.data.worlds.normal import NormalTail
-from nextbuy.data.worlds.world import Questions, own_histories, own_items
+from nextbuy.data.worlds.world import GapLaws, Questions, own_histories, own_items
 from nextbuy.errors import ConfigError
 from nextbuy.seeding import generator
 
@@ -160,6 +160,26 @@ class MarketWorld:
         """What is known of the time of the answers."""
         until = self.end if cases.until is None else min(cases.until, self.end)
         return Window(as_of=cases.as_of, until=until, is_at_as_of=_tells_the_time(cases))
+
+    def gap_laws(self, histories: Histories, catalog: Catalog, as_of: int | Int64) -> GapLaws:
+        """See `World.gap_laws`."""
+        own = own_items(catalog, self._item_ids, self.name)
+        as_of_U = np.array(np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(histories)))
+        seen = histories.before(as_of_U)
+        window, bought_U = Window(as_of=as_of_U), seen.lengths > 0
+        _check_window(seen, window)
+        weights = [
+            next_time(self.parameters, mine, window.part(rows), self._tail, num_nodes=1).posterior
+            for rows, mine in self._own_chunks(seen, own)
+        ]
+        last_U = as_of_U.copy()
+        last_U[bought_U] = seen.times[seen.offsets[1:][bought_U] - 1]
+        return GapLaws(
+            weights=np.concatenate([np.empty((0, self.config.num_segments)), *weights]),
+            median_days=np.exp(self.parameters.gap_mean),
+            spread=self.parameters.gap_spread,
+            elapsed_days=np.where(bought_U, (as_of_U - last_U) / DAY_US, np.nan),
+        )
 
     def gap_probabilities(
         self, histories: Histories, catalog: Catalog, gap_days: Float64

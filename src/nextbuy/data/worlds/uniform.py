@@ -103,6 +103,15 @@ class UniformWorld:
         own = own_items(catalog, self.platforms, self.name)
         return expected_scores(self._chunks(cases.histories, own))
 
+    def gap_laws(
+        self,
+        histories: Histories,  # noqa: ARG002
+        catalog: Catalog,  # noqa: ARG002
+        as_of: int | Int64,  # noqa: ARG002
+    ) -> None:
+        """None: there is no time in this world."""
+        return
+
     def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
         """The expected accuracy of these answers; see `World.expected_accuracy`."""
         own = own_items(catalog, self.platforms, self.name)

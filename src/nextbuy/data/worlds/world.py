@@ -1,5 +1,6 @@
 """What a world is: a market whose true probabilities are known, so that the limit is too."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.data.purchases import Purchases
+from nextbuy.data.worlds.limits import Float64
 from nextbuy.errors import ConfigError, DataError
 
 
@@ -34,6 +36,23 @@ class Questions(Protocol):
     def target_times(self) -> Int64 | None: ...  # noqa: D102
 
     def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class GapLaws:
+    """What the truth says of each user's next gap: a mixture over K segments of log-normal gaps.
+
+    Attributes:
+        weights: P(segment | history, nothing bought since), shape [U, K].
+        median_days: Of the gap in each segment, length K.
+        spread: Standard deviation of ln(gap in days) in each segment, length K.
+        elapsed_days: Since each user's last purchase, length U; `nan` without one.
+    """
+
+    weights: Float64
+    median_days: Float64
+    spread: Float64
+    elapsed_days: Float64
 
 
 class World(Protocol):
@@ -85,6 +104,21 @@ class World(Protocol):
 
     def limit(self, cases: Questions, catalog: Catalog) -> dict[str, float]:
         """Expected scores of the truth on these questions, as `expected_scores` defines them."""
+        ...
+
+    def gap_laws(
+        self, histories: Histories, catalog: Catalog, as_of: int | Int64
+    ) -> GapLaws | None:
+        """The truth about when each user buys next, given the purchases before `as_of`.
+
+        Args:
+            histories: Indices of `catalog`; what lies at or after `as_of` is not looked at.
+            catalog: At level `item`.
+            as_of: UTC microseconds, one for all, or one a user.
+
+        Returns:
+            None where time is only an order.
+        """
         ...
 
     def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
