@@ -143,8 +143,8 @@ def test_what_is_said_comes_true_once_it_was_learnt():
     noise = views_of(formula, rng.uniform(0.02, 0.6, n))
     found = Calibration.learnt({30.0: noise, 120.0: seen}, bought, (14,))
     assert found.half_life == 120.0
-    assert found.formula == pytest.approx(0.6, abs=0.06)
-    assert found.own == pytest.approx(0.4, abs=0.06)
+    assert found.weights[1] == pytest.approx(0.6, abs=0.06)
+    assert found.weights[2] == pytest.approx(0.4, abs=0.06)
     assert np.abs(found.probabilities(seen) - truth).max() < 0.03
 
 

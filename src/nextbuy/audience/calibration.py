@@ -3,11 +3,13 @@
 The views are P(buy) as `chances` has it, the share of a user's own past windows with a purchase,
 and that share over all users (`own_shares`). Weighed are log hazards, x(p) = log(-log(1 - p)):
 
-    log(-log(1 - P)) = a + b x(formula) + c x(own) + d x(all) + e log(days)
+    log(-log(1 - P)) = a + a' t + (b + b' t) x(formula) + (c + c' t) x(own) + d x(all)
 
-with a half-life of the shares. The weights are those of highest likelihood on the validation
-period, over many users, targets and horizons at once, with a normal prior of spread .2 around the
-formula alone (b = 1, else 0), which is also the answer where nothing could be learnt.
+with t = log(days / 14), since the next purchase tells less of a longer time, and a half-life of the
+shares. The weights are those of highest likelihood on the validation period, over many users,
+targets and horizons at once, with a normal prior of spread .2 around the formula alone (b = 1, else
+0), which is also the answer where nothing could be learnt. Horizons that are shorter or longer than
+those that were learnt at take the weights of the nearest.
 
 Legend: C cases: pairs of a user and a target, and a horizon.
 """
@@ -27,7 +29,8 @@ from nextbuy.timing.stored import Stored
 HALF_LIVES: Final = (30.0, 60.0, 120.0, 365.0)
 """Days; the likeliest is chosen."""
 
-_FORMULA_ALONE: Final = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
+_FORMULA_ALONE: Final = np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+_USUAL_DAYS: Final = 14.0
 _SPREAD: Final = 0.2
 _LEAST: Final = 1e-9
 _HIGHEST: Final = 4.0
@@ -43,16 +46,18 @@ class Views:
     population: Float64
     days: Float64
 
-    @property
-    def features(self) -> Float64:
-        """Rows 1, x(formula), x(own), x(all), log(days); shape [C, 5]."""
-        return np.stack(
-            [
-                np.ones(len(self.formula)), log_hazard(self.formula), log_hazard(self.own),
-                log_hazard(self.population), np.log(self.days),
-            ],
-            axis=1,
-        )  # fmt: skip
+    def features(self, horizons: tuple[int, ...]) -> Float64:
+        """What the weights of a, b, c, d, a', b' and c' stand beside, shape [C, 7].
+
+        Args:
+            horizons: Days that the weights are learnt at.
+        """
+        days = np.clip(self.days, min(horizons), max(horizons)) if horizons else self.days
+        formula, own, time = log_hazard(self.formula), log_hazard(self.own), np.log(days)
+        time -= np.log(_USUAL_DAYS)
+        once = np.ones(len(formula))
+        everybody = log_hazard(self.population)
+        return np.stack([once, formula, own, everybody, time, time * formula, time * own], axis=1)
 
 
 class Calibration(Stored):
@@ -60,21 +65,13 @@ class Calibration(Stored):
 
     Attributes:
         half_life: Of the shares, days.
-        constant: a.
-        formula: b.
-        own: c.
-        population: d.
-        log_days: e.
+        weights: a, b, c, d, a', b' and c'.
         horizons: Days that it was learnt at; none where nothing could be learnt.
         num_cases: That it was learnt from.
     """
 
     half_life: float = Field(default=HALF_LIVES[1], gt=0)
-    constant: float = 0.0
-    formula: float = 1.0
-    own: float = 0.0
-    population: float = 0.0
-    log_days: float = 0.0
+    weights: tuple[float, float, float, float, float, float, float] = (0, 1, 0, 0, 0, 0, 0)
     horizons: tuple[int, ...] = ()
     num_cases: int = Field(default=0, ge=0)
 
@@ -92,18 +89,19 @@ class Calibration(Stored):
             bought: What came, length C.
             horizons: Days that the cases are about.
         """
-        found = {half_life: _fitted(seen.features, bought) for half_life, seen in views.items()}
+        found = {
+            half_life: _fitted(seen.features(horizons), bought) for half_life, seen in views.items()
+        }
         half_life = min(found, key=lambda each: found[each][0])
-        a, b, c, d, e = (float(weight) for weight in found[half_life][1])
+        a, b, c, d, a_time, b_time, c_time = (float(weight) for weight in found[half_life][1])
         return cls(
-            half_life=half_life, constant=a, formula=b, own=c, population=d, log_days=e,
+            half_life=half_life, weights=(a, b, c, d, a_time, b_time, c_time),
             horizons=horizons, num_cases=len(bought),
         )  # fmt: skip
 
     def probabilities(self, views: Views) -> Float64:
         """P(buy), length C; `nan` where the formula is, and 0 where it is 0."""
-        weights = np.array([self.constant, self.formula, self.own, self.population, self.log_days])
-        raised = np.minimum(views.features @ weights, _HIGHEST)
+        raised = np.minimum(views.features(self.horizons) @ np.array(self.weights), _HIGHEST)
         return np.where(views.formula == 0, 0.0, -np.expm1(-np.exp(raised)))
 
 

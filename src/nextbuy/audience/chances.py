@@ -35,7 +35,7 @@ def basket_sizes(histories: Histories, as_of: int) -> Float64:
     days_U = events_before(histories, as_of).counts
     rows_U = np.bincount(histories.owners[histories.times < as_of], minlength=len(histories))
     mean = rows_U.sum() / max(int(days_U.sum()), 1)
-    return (rows_U + _DAYS_OF_ALL * mean) / (days_U + _DAYS_OF_ALL)
+    return np.asarray((rows_U + _DAYS_OF_ALL * mean) / (days_U + _DAYS_OF_ALL))
 
 
 def day_chances(next_U: Float64, sizes_U: Float64) -> Float64:

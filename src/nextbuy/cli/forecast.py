@@ -38,14 +38,7 @@ def forecast(
     history: Annotated[
         str | None, typer.Option("--history", help="A file of purchases of any users.")
     ] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            "--as-of",
-            metavar="DATE",
-            help="From when days count, such as 2025-03-01; default the end of the log.",
-        ),
-    ] = None,
+    as_of: options.AsOf = None,
     horizon_days: Annotated[
         int,
         typer.Option(
@@ -66,7 +59,7 @@ def forecast(
         raise ConfigError("Say who: --user ID (perhaps several times) or --history FILE, not both.")
     if out is not None:
         check_format(out)
-    moment = _moment(as_of)
+    moment = options.moment_of(as_of)
     predictor = Predictor.load(directory)
     who, unknown = _asked(predictor, user, history, read)
     found = predictor.forecast(who, as_of=moment, horizon_days=horizon_days)
@@ -88,17 +81,6 @@ def forecast(
         print_line(f"forecasts of {found.height:,} users: {out}")
     else:
         _print(found, horizon_days)
-
-
-def _moment(text: str | None) -> datetime | None:
-    from nextbuy.errors import ConfigError
-
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--as-of {text!r} is no date; write it as 2025-03-01 or 2025-03-01T12:00:00+00:00."
-        ) from error
 
 
 def _asked(

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -23,29 +21,19 @@ from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FittedModel, Model
 from nextbuy.predictor.answers import best_offers
+from nextbuy.predictor.audience import AudienceRequest, audience_table
 from nextbuy.predictor.budget import TimeBudget
-from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
-from nextbuy.predictor.facts import apart, results_facts, source_facts, together, versions
-from nextbuy.predictor.fitting import (
-    LeaderboardRow,
-    evaluate_all,
-    fit_and_score,
-    limited_world,
-)
-from nextbuy.predictor.refit import clear_run, refit_on_all, refuse_seen
-from nextbuy.predictor.timing_fit import (
-    fit_timing,
-    forecast_table,
-    refit_timing,
-    with_unlisted,
-)
+from nextbuy.predictor.config import PredictorConfig, create_model
+from nextbuy.predictor.facts import apart, source_facts, together, versions
+from nextbuy.predictor.fitting import LeaderboardRow
+from nextbuy.predictor.learning import evaluate_log, learn, read_and_split
+from nextbuy.predictor.refit import clear_run, refit_on_all
+from nextbuy.predictor.timing_fit import forecast_table, refit_timing, with_unlisted
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
-from nextbuy.splitting.choice import choose_split
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import Rules
 from nextbuy.timing.forecaster import Forecaster
-from nextbuy.training.checkpoint import run_lock
 
 
 class Predictor:
@@ -99,16 +87,10 @@ class Predictor:
             NextbuyError: With the reason, for anything that the data or config make impossible.
         """
         started = time.monotonic()
-        config = config or PredictorConfig()
-        progress, options = progress or SilentProgress(), options or ReadOptions()
+        config, options = config or PredictorConfig(), options or ReadOptions()
+        progress = progress or SilentProgress()
         models = {name: create_model(name, config) for name in config.chosen_models}
-        source = load_source(
-            data, users=users, seed=config.seed, options=options, progress=progress
-        )
-        encoded = encode(source.purchases, level=config.level)
-        split = choose_split(
-            split_name(config.split, source), encoded.catalog, encoded.histories, seed=config.seed
-        )
+        source, encoded, split = read_and_split(data, config, options, users, progress)
         predictor = cls(
             config=config,
             catalog=split.catalog,
@@ -117,17 +99,13 @@ class Predictor:
             facts=source_facts(source, options),
         )
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
-        world = limited_world(source, config)
-        budget = TimeBudget.of(config.time_limit, started)
-        timing = fit_timing(encoded.histories, split, config, budget, progress)
-        with nullcontext() if run_folder is None else run_lock(run_folder):
-            fitted = fit_and_score(
-                models, _mapped(split, run_folder), config,
-                run_folder=run_folder, world=world, progress=progress, budget=budget,
-            )  # fmt: skip
-        predictor.models, predictor.leaderboard = fitted.models, fitted.rows
-        predictor._members = fitted.members
-        predictor.facts |= results_facts(fitted, split, config, world)
+        learnt = learn(
+            models, source, encoded, split, config, run_folder=run_folder,
+            budget=TimeBudget.of(config.time_limit, started), progress=progress,
+        )  # fmt: skip
+        fitted, timing = learnt.models, learnt.timing
+        predictor.models, predictor._members = fitted.models, fitted.members
+        predictor.leaderboard, predictor.facts = fitted.rows, predictor.facts | learnt.facts
         if config.refit_full:
             predictor._refit(encoded, progress)
             timing = refit_timing(timing, encoded.histories, progress)
@@ -217,6 +195,24 @@ class Predictor:
             as_of=as_of, horizon_days=horizon_days,
         )  # fmt: skip
 
+    def audience(self, *, as_of: datetime | int | None = None, **asked: Any) -> pl.DataFrame:
+        """The users most likely to buy an item, platform or category within some days, best first.
+
+        Args:
+            as_of: From when days count (a datetime without a zone is UTC; UTC microseconds); the
+                end of the training log if not told.
+            asked: Fields of `AudienceRequest`: one of `item`, `platform` and `category`, and
+                `within_days`; perhaps `size`, `min_probability`, `exclude`, `holdout_share`, ...
+
+        Returns, raises:
+            See `audience_table`. Users who never bought before `as_of` are not in it.
+        """
+        return audience_table(
+            AudienceRequest.of(**asked), model=self.models[self.best_model],
+            forecaster=self.forecaster, facts=self.facts, catalog=self.catalog,
+            histories=self.histories, as_of=as_of,
+        )  # fmt: skip
+
     def histories_of(self, user_ids: Sequence[str]) -> Histories:
         """The known histories of some users; empty for users that the log does not have."""
         return self.histories.of_users(user_ids)
@@ -250,16 +246,10 @@ class Predictor:
             ConfigError: If the models were fitted again on this very log: it has nothing that they
                 have not seen.
         """
-        source = load_source(
-            data, users=users, seed=self.config.seed, options=options or self.read_options()
-        )
-        if self.config.refit_full:
-            refuse_seen(source.purchases, self.facts["fingerprint"])
-        encoded = encode(source.purchases, level=self.config.level)
-        name = self.facts["protocol"]["split"]
-        split = choose_split(name, encoded.catalog, encoded.histories, seed=self.config.seed)
-        cases = split.test.in_catalog(split.catalog, self.catalog)
-        return evaluate_all(self.models, cases, self.catalog, self.config)
+        return evaluate_log(
+            data, self.models, self.catalog, self.config, facts=self.facts,
+            options=options or self.read_options(), users=users,
+        )  # fmt: skip
 
     def save(self, directory: Path) -> Path:
         """Publish a bundle in `directory`, and remove the checkpoints; gives the new folder."""
@@ -296,31 +286,6 @@ class Predictor:
             raise BundleError(
                 f"The bundle in {directory} has no usable config or blend: {error}"
             ) from error
-
-
-def split_name(asked: SplitName, source: Source) -> str:
-    """The split that `auto` stands for: by time if there are dates, else as the source suggests."""
-    if asked != "auto":
-        return asked
-    if source.name == "world:uniform":
-        return "held-out-users"
-    return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
-
-
-def _mapped(split: Split, run_folder: Path | None) -> Split:
-    """The same split, its histories mapped from files when there is a place for them."""
-    if run_folder is None:
-        return split
-    train = _mapped_histories(split.train, run_folder / "histories")
-    if split.before_test is None:
-        return replace(split, train=train)
-    later = _mapped_histories(split.before_test, run_folder / "histories-before-test")
-    return replace(split, train=train, before_test=later)
-
-
-def _mapped_histories(histories: Histories, folder: Path) -> Histories:
-    histories.save(folder)
-    return Histories.load(folder)
 
 
 def with_blend(models: Mapping[str, Model], weights: Any) -> dict[str, FittedModel]:
