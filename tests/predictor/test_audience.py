@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from nextbuy import Predictor, PredictorConfig
+from nextbuy.audience import study
+from nextbuy.data.catalog import Catalog
 from nextbuy.errors import BundleError, ConfigError
+from nextbuy.predictor import audience
 from nextbuy.predictor.audience import calibration_of, held_out
 from tests.shop import EPOCH, shop_log
 
 FAST = PredictorConfig.of(models=["personal-frequency"])
 
 
-def known_buyers(num_users=400, days=200, seed=4):
+def known_buyers(num_users=200, days=120, seed=4):
     """Every user buys on each day with a chance of their own, tea or milk with a taste of theirs.
 
     Odd users buy on a fifth of the days, even ones on a twentieth; every third user likes tea.
@@ -33,6 +36,14 @@ def known_buyers(num_users=400, days=200, seed=4):
     return pl.DataFrame(
         rows, schema=["user_id", "item_id", "timestamp", "price", "platform"], orient="row"
     )
+
+
+def altered(predictor, **parts):
+    """The same predictor with other parts."""
+    names = ("config", "catalog", "histories", "models", "facts", "forecaster")
+    same = {name: getattr(predictor, name) for name in names}
+    same["models"] = {n: m for n, m in predictor.models.items() if n != "blend"}
+    return Predictor(**same | parts)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +62,10 @@ def truth_within(user_ids, days):
 def test_the_chances_are_near_the_truth_that_made_the_log(fitted, days):
     found = fitted.audience(item="tea", within_days=days)
     truth = truth_within(found["user_id"], days)
-    assert found["probability"].mean() == pytest.approx(truth.mean(), abs=0.03)
+    assert found["probability"].mean() == pytest.approx(truth.mean(), abs=0.05)
     assert np.corrcoef(found["probability"], truth)[0, 1] > 0.9
     # The best tenth are those who buy often and like tea.
-    assert truth[:40].mean() > 0.9 * np.sort(truth)[::-1][:40].mean()
+    assert truth[:20].mean() > 0.9 * np.sort(truth)[::-1][:20].mean()
 
 
 def test_everything_of_a_platform_is_any_purchase(fitted):
@@ -100,34 +111,26 @@ def test_who_had_not_bought_by_then_is_not_in_it(fitted):
     assert nobody.height == 0
 
 
-def test_purchases_at_or_after_the_moment_change_nothing():
-    log = known_buyers(60)
-    moment = EPOCH + timedelta(days=150)
-    config = PredictorConfig.of(models=["popularity"])
-    whole = Predictor.fit(log, config=config)
-    cut = Predictor(
-        config=whole.config, catalog=whole.catalog,
-        histories=whole.histories.keep(whole.histories.times < moment.timestamp() * 1e6),
-        models={"popularity": whole.models["popularity"]}, facts=whole.facts,
-        forecaster=whole.forecaster,
-    )  # fmt: skip
+def test_purchases_at_or_after_the_moment_change_nothing(fitted):
+    moment = EPOCH + timedelta(days=80)
+    before = fitted.histories.times < moment.timestamp() * 1e6
+    cut = altered(fitted, histories=fitted.histories.keep(before))
     asked = {"item": "tea", "within_days": 7, "as_of": moment}
-    assert_frame_equal(whole.audience(**asked), cut.audience(**asked))
+    assert_frame_equal(fitted.audience(**asked), cut.audience(**asked))
+
+
+def test_users_asked_a_few_at_a_time_get_the_same_answers(fitted, monkeypatch):
+    asked = {"item": "tea", "within_days": 7}
+    whole = fitted.audience(**asked)
+    monkeypatch.setattr(audience, "_CHUNK", 7)
+    monkeypatch.setattr(study, "_CHUNK_VALUES", 6)
+    assert_frame_equal(fitted.audience(**asked), whole, abs_tol=1e-9)
 
 
 def test_a_saved_predictor_names_the_same_users(fitted, tmp_path):
     fitted.save(tmp_path)
     asked = {"item": "tea", "within_days": 14, "size": 50, "holdout_share": 0.2}
     assert_frame_equal(Predictor.load(tmp_path).audience(**asked), fitted.audience(**asked))
-
-
-def test_the_order_of_the_log_changes_nothing():
-    log = known_buyers(80)
-    asked = {"item": "milk", "within_days": 7, "holdout_share": 0.3}
-    one = Predictor.fit(log, config=FAST)
-    other = Predictor.fit(log.sample(fraction=1.0, shuffle=True, seed=1), config=FAST)
-    assert_frame_equal(one.audience(**asked), other.audience(**asked))
-    assert one.facts["audience"] == other.facts["audience"]
 
 
 @given(st.lists(st.text(max_size=5), unique=True, max_size=30), st.integers(0, 5))
@@ -150,18 +153,19 @@ def test_the_holdout_group_is_as_large_as_asked_and_no_different():
 def test_what_was_said_at_the_test_is_kept_for_the_report(fitted):
     facts = fitted.facts["audience"]
     assert facts["reason"] is None
-    assert facts["calibration"]["horizons"] == [7, 14]
+    assert facts["calibration"]["horizons"] == [7]
     test = facts["test"]
-    assert [row["name"] for row in test["targets"]] == ["Corner", "Corner"]
-    assert all(error < 0.05 for error in test["ece"].values())
+    assert [row["name"] for row in test["targets"]] == ["Corner"]
     row = test["targets"][0]
+    assert row["probability"] == pytest.approx(row["bought"], abs=0.12)
+    assert test["ece"] == {"7": row["ece"]}
     assert row["audience"]["gain"][-1] == 1.0
     assert row["audience"]["revenue"][-1] == 1.0
     assert set(row) >= {"frequency", "recency", "ece", "bought", "probability", "num_buyers"}
 
 
 def test_the_test_period_teaches_nothing():
-    log = known_buyers(100)
+    log = known_buyers(40)
     first = Predictor.fit(log, config=FAST)
     start = first.split.test.as_of[0] / 1e6
     late = pl.col("timestamp").dt.epoch("s") >= start
@@ -208,9 +212,10 @@ def test_what_makes_no_sense_is_refused_with_its_reason(fitted, asked, reason):
         fitted.audience(**asked)
 
 
-def test_money_that_is_not_known_is_no_limit():
-    found = Predictor.fit(known_buyers(60).drop("price"), config=FAST)
-    assert found.audience(item="tea", within_days=7)["expected_value"].null_count() == 60
+def test_money_that_is_not_known_is_no_limit(fitted):
+    table = fitted.catalog.table.with_columns(pl.lit(None, pl.Float64).alias("price"))
+    found = altered(fitted, catalog=Catalog(table=table))
+    assert found.audience(item="tea", within_days=7)["expected_value"].null_count() == 200
     with pytest.raises(ConfigError, match="the price of what was asked for is not known"):
         found.audience(item="tea", within_days=7, min_expected_value=1.0)
 
