@@ -16,7 +16,7 @@ LAYERS = {
     **dict.fromkeys(["splitting", "metrics", "nn"], 3),
     "training": 4,
     **dict.fromkeys(["models", "timing"], 5),
-    **dict.fromkeys(["evaluation", "bundle", "testing"], 6),
+    **dict.fromkeys(["evaluation", "bundle", "testing", "audience"], 6),
     "predictor": 7,
     **dict.fromkeys(["report", "tuning", "service", "cluster"], 8),
     "cli": 9,

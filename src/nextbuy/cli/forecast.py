@@ -49,14 +49,7 @@ def forecast(
     history: Annotated[
         str | None, typer.Option("--history", help="A file of purchases of any users.")
     ] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            "--as-of",
-            metavar="DATE",
-            help="From when days count, such as 2025-03-01; default the end of the log.",
-        ),
-    ] = None,
+    as_of: options.AsOf = None,
     horizon_days: Annotated[
         int,
         typer.Option(
@@ -79,7 +72,7 @@ def forecast(
         raise ConfigError("Say who: --user ID (perhaps several times) or --history FILE, not both.")
     if out is not None:
         check_format(out)
-    moment = _moment(as_of)
+    moment = options.moment_of(as_of)
     predictor = Predictor.load(directory)
     who, unknown = _asked(predictor, user, history, read)
     found = predictor.forecast(
@@ -108,17 +101,6 @@ def _report(
         "timing": predictor.facts["timing"],
         "forecasts": [row | {"as_of": row["as_of"].isoformat()} for row in rows.to_dicts()],
     }
-
-
-def _moment(text: str | None) -> datetime | None:
-    from nextbuy.errors import ConfigError
-
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--as-of {text!r} is no date; write it as 2025-03-01 or 2025-03-01T12:00:00+00:00."
-        ) from error
 
 
 def _asked(

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,6 +102,14 @@ Dropout = Annotated[
     float | None, typer.Option("--dropout", min=0, max=0.95, help="Of the networks.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda, for the networks.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DATE",
+        help="From when days count, such as 2025-03-01; default the end of the log.",
+    ),
+]
 K = Annotated[int, typer.Option("--k", min=1, max=1000, help="Items a user.")]
 
 UserColumn = Annotated[
@@ -293,3 +302,19 @@ def read_rules(path: Path | None) -> "Rules | None":
     from nextbuy.storage import read_json
 
     return Rules.of(read_json(path))
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """The moment of `--as-of`; None where it was not given.
+
+    Raises:
+        ConfigError: If it is no date.
+    """
+    from nextbuy.errors import ConfigError
+
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--as-of {text!r} is no date; write it as 2025-03-01 or 2025-03-01T12:00:00+00:00."
+        ) from error

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _FORMULA: Final = r"^([=+\-@\t\r])"
+_ESCAPED: Final = r"^'([=+\-@\t\r])"
 _FORMATS: Final = (".csv", ".parquet")
 
 
@@ -51,3 +52,29 @@ def write_table(table: "pl.DataFrame", path: Path) -> None:
     except (OSError, pl.exceptions.PolarsError) as error:
         beside.unlink(missing_ok=True)
         raise DamagedError(f"{path} cannot be written: {error}") from error
+
+
+def read_ids(path: Path) -> frozenset[str]:
+    """User ids of a file: the column `user_id` of CSV or Parquet, else one a line.
+
+    An apostrophe that `write_table` put before an id is taken off again; the id with it counts too.
+
+    Raises:
+        ConfigError: If the file is not there, cannot be read or has no such column.
+    """
+    import polars as pl
+
+    from nextbuy import columns
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            ids = pl.read_parquet(path)[columns.USER].cast(pl.String)
+        elif path.suffix.lower() == ".csv":
+            ids = pl.read_csv(path, infer_schema=False)[columns.USER]
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            ids = pl.Series([line for line in lines if line], dtype=pl.String)
+    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"User ids cannot be read from {path}: {error}") from error
+    bare = ids.str.replace(_ESCAPED, "$1")
+    return frozenset(pl.concat([ids, bare]).drop_nulls())

@@ -80,6 +80,7 @@ def _print(predictor: "Predictor", out: Path, version: Path) -> None:
     print_line(f"next:   nextbuy predict {out} --user ID --k 5")
     if predictor.forecaster is not None:
         print_line(f"        nextbuy forecast {out} --out forecasts.csv")
+        print_line(f"        nextbuy audience {out} --item ID --within-days 7 --out audience.csv")
 
 
 def _network_options(

@@ -1,7 +1,7 @@
 """Fit every model, blend them, fit them again up to the test, and score each on it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from nextbuy.errors import MemoryIsShortError, TimeIsUpError, TrainingError
 from nextbuy.evaluation.comparison import Difference, compare
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.memory import MIB
+from nextbuy.metrics.ranking import Float64
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
 from nextbuy.predictor.budget import TimeBudget
@@ -69,6 +70,7 @@ class Fitted:
         skipped: Models that there was no time or no memory for, with the reason.
         scored_share: Share of the cases that were scored; below 1 under a time limit.
         refitted: Whether the members learnt from everything before the test.
+        asked: What the best on validation said of it, before it learnt from that.
     """
 
     members: dict[str, Model]
@@ -78,6 +80,7 @@ class Fitted:
     skipped: dict[str, str]
     scored_share: float
     refitted: bool
+    asked: Float64 | None
 
 
 def fit_and_score(
@@ -89,6 +92,7 @@ def fit_and_score(
     world: World | None,
     progress: Progress,
     budget: TimeBudget = TimeBudget(),  # noqa: B008  (frozen)
+    ask: Callable[[FittedModel], Float64 | None] = lambda _: None,
 ) -> Fitted:
     """Fit the models one after the other, then blend them if there are several.
 
@@ -104,6 +108,7 @@ def fit_and_score(
         world: Where the cases come from, if its limit holds.
         progress: Told about the long parts.
         budget: Of time.
+        ask: Asks the best model about validation.
 
     Raises:
         TrainingError: If there was no time or memory for any model.
@@ -120,6 +125,7 @@ def fit_and_score(
     validation = {
         name: _score(model, split.validation, split, config) for name, model in fitted.items()
     }
+    asked = ask(fitted[min(validation, key=lambda name: validation[name].metrics["loss"])])
     refitted = config.refit and not budget.is_limited and split.before_test is not None
     if refitted:
         members = _fit_again(members, seconds, split, options)
@@ -135,7 +141,7 @@ def fit_and_score(
     ]  # fmt: skip
     return Fitted(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
-        skipped=skipped, scored_share=share, refitted=refitted,
+        skipped=skipped, scored_share=share, refitted=refitted, asked=asked,
     )  # fmt: skip
 
 

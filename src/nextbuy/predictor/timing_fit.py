@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from nextbuy.audience.study import ExpectedDays
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import Encoded
 from nextbuy.data.histories import DAY, UNKNOWN, Histories, Int64
@@ -71,10 +72,12 @@ class FittedTiming:
     Attributes:
         forecaster: None if there is nothing to forecast with; the facts have the reason.
         facts: JSON: members, weights, periods, scores, what was left out and why.
+        asked: What the blend said on validation, before anything was fitted again.
     """
 
     forecaster: Forecaster | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    asked: ExpectedDays | None = None
 
 
 def fit_timing(
@@ -84,6 +87,7 @@ def fit_timing(
     budget: TimeBudget,
     progress: Progress,
     *,
+    ask: Callable[[TimingModel], ExpectedDays | None],
     world: World | None = None,
 ) -> FittedTiming:
     """Fit, weigh, fit again up to the test, and score.
@@ -95,6 +99,7 @@ def fit_timing(
         budget: Under a limit a tenth of what is left of it may be taken, and nothing is fitted
             again.
         progress: Told what is done.
+        ask: Asks the weighed blend about validation.
         world: Where the log comes from, if its limit holds.
     """
     progress.about("timing")
@@ -111,7 +116,7 @@ def fit_timing(
         return _nothing(next(iter(left_out.values())), left_out)
     try:
         blend = _weighed(members, histories, validation_start, test_start)
-        learned_until = validation_start
+        asked, learned_until = ask(blend), validation_start
         if config.refit and not budget.is_limited:
             TimingBlend(members).fit(histories, test_start)
             learned_until = test_start
@@ -133,7 +138,7 @@ def fit_timing(
             most_users=_MOST_USERS, world=world, seed=config.seed,
         ),
     }  # fmt: skip
-    return FittedTiming(forecaster=Forecaster(blend, amount), facts=facts)
+    return FittedTiming(forecaster=Forecaster(blend, amount), facts=facts, asked=asked)
 
 
 def refit_timing(fitted: FittedTiming, histories: Histories, progress: Progress) -> FittedTiming:
@@ -176,20 +181,32 @@ def forecast_table(
     Raises:
         ConfigError: If there is no forecaster, with the reason.
     """
-    timing = facts.get("timing") or {}
-    if forecaster is None or "observed_until" not in timing:
-        why = timing.get("reason") or "it was trained before there were forecasts; train it again"
-        raise ConfigError(f"This predictor cannot forecast: {why.rstrip('.')}.")
+    forecaster, end = forecaster_and_end(forecaster, facts, "forecast")
     options = ForecastOptions(
         horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount
     )
-    moments = int(timing["observed_until"]) if as_of is None else as_of
+    moments = end if as_of is None else as_of
     moments = microseconds_of(moments) if isinstance(moments, datetime) else moments
     if isinstance(who, Histories):
         return forecaster.table(who, moments, options)
     whole = forecaster.whole(stored)
     asked = whole if who is None else whole.of_users(who)
     return forecaster.table(asked, moments, options)
+
+
+def forecaster_and_end(
+    forecaster: Forecaster | None, facts: Mapping[str, Any], purpose: str
+) -> tuple[Forecaster, int]:
+    """The forecaster of a predictor with these facts, and the end of its log, UTC microseconds.
+
+    Raises:
+        ConfigError: If there is none: what was asked for, `purpose`, cannot be done, and why.
+    """
+    timing = facts.get("timing") or {}
+    if forecaster is None or "observed_until" not in timing:
+        why = timing.get("reason") or "it was trained before there were forecasts; train it again"
+        raise ConfigError(f"This predictor cannot {purpose}: {why.rstrip('.')}.")
+    return forecaster, int(timing["observed_until"])
 
 
 def _moments(histories: Histories, split: Split) -> tuple[int, int, int]:
