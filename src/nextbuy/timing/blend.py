@@ -20,6 +20,7 @@ from nextbuy.timing import stored
 from nextbuy.timing.bg_nbd import BgNbd
 from nextbuy.timing.events import Float64
 from nextbuy.timing.mbg_nbd import MbgNbd
+from nextbuy.timing.neural import NeuralTiming
 from nextbuy.timing.pareto_nbd import ParetoNbd
 from nextbuy.timing.protocol import Outlook, TimingModel, log_likelihood
 from nextbuy.timing.renewal import Renewal
@@ -27,7 +28,9 @@ from nextbuy.timing.waits import Waits
 
 _log = logging.getLogger(__name__)
 
-MODELS: Final[dict[str, Any]] = {m.name: m for m in (BgNbd, MbgNbd, ParetoNbd, Renewal)}
+MODELS: Final[dict[str, Any]] = {
+    m.name: m for m in (BgNbd, MbgNbd, NeuralTiming, ParetoNbd, Renewal)
+}
 """Classes by the name under which they are stored."""
 
 _MOST_ROUNDS: Final = 2000

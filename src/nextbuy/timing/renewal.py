@@ -31,6 +31,7 @@ from nextbuy.timing.events import Events, Float64, events_before
 from nextbuy.timing.gap_families import Gap, Gaps
 from nextbuy.timing.maximum_likelihood import Maximum, maximize
 from nextbuy.timing.protocol import Outlook, horizons
+from nextbuy.timing.renewal_equation import after_the_first
 
 _FAMILIES: Final[dict[tuple[str, bool], type[Gap]]] = {
     ("log-normal", False): families.LogNormal,
@@ -232,10 +233,8 @@ def _after_the_first(
 ) -> Float64:
     """Expected purchases but for the first of active users within horizons, [U, H].
 
-    Given the scale, M(t) = G(t) + integral of M(t - u) dG(u) with G = (1 - d) F for a wait that
-    just began; then the integral of M(t - u) over the first wait, given what has elapsed. Both by
-    the trapezoidal rule. Users lie side by side ([J, U]) and in blocks, so that the sums run
-    through the cache.
+    Given the scale, a renewal process; see `renewal_equation`. Users come in blocks, so that its
+    sums run through the cache.
 
     Args:
         gap: Of U users.
@@ -244,22 +243,16 @@ def _after_the_first(
         grid_J: Moments from 0 to the longest horizon.
         places: The horizons in steps of the grid, [H] or [U, H].
     """
-    low = np.minimum(places.astype(np.int64), len(grid_J) - 2)
-    wanted = np.union1d(low, low + (places > low))
     pairs = list(gap.given_scale(elapsed))
     log_w_UK = np.concatenate([log_weight for log_weight, _ in pairs], axis=1)
     w_UK = np.exp(log_w_UK - log_w_UK.max(axis=1, keepdims=True))
     w_UK /= w_UK.sum(axis=1, keepdims=True)
-    on_grid_JU = np.zeros((len(grid_J), len(elapsed)))
+    after_UH = np.zeros((len(elapsed), places.shape[-1]))
     for k, (_, one) in enumerate(pairs):
         first = _first_wait(one, elapsed, grid_J)
         later = (1.0 - dropout) * -np.expm1(one.log_survival(grid_J[None]))
-        renewals_JU = _renewals(np.ascontiguousarray(later.T))
-        means_JU = (renewals_JU[1:] + renewals_JU[:-1]) / 2.0
-        steps_JU = np.ascontiguousarray(np.diff(first, axis=1).T)
-        for j in wanted[wanted > 0]:
-            on_grid_JU[j] += w_UK[:, k] * _dot(steps_JU[:j], means_JU[j - 1 :: -1])
-    return _interpolated(on_grid_JU.T, places)
+        after_UH += w_UK[:, k : k + 1] * after_the_first(first, later, places)
+    return after_UH
 
 
 def _first_wait(gap: Gap, elapsed: Float64, grid_J: Float64) -> Float64:
@@ -267,31 +260,6 @@ def _first_wait(gap: Gap, elapsed: Float64, grid_J: Float64) -> Float64:
     with np.errstate(invalid="ignore"):  # where nothing is left of the wait, it ends at once
         first = -np.expm1(gap.log_survival(elapsed + grid_J) - gap.log_survival(elapsed))
     return np.where(np.isnan(first) & ~np.isnan(elapsed), grid_J > 0, first)
-
-
-def _renewals(later_JU: Float64) -> Float64:
-    """M on the grid, from G on it. With steps s of G, M_j (1 - s_0 / 2) = G_j + sum over 0 < m < j
-    of (s_(m - 1) + s_m) / 2 M_(j - m)."""
-    step_JU = np.diff(later_JU, axis=0)
-    shares_JU = (step_JU[1:] + step_JU[:-1]) / 2.0
-    rest_U = 1.0 - step_JU[0] / 2.0
-    found_JU = np.zeros_like(later_JU)
-    for j in range(1, len(later_JU)):
-        found_JU[j] = (later_JU[j] + _dot(shares_JU[: j - 1], found_JU[j - 1 : 0 : -1])) / rest_U
-    return found_JU
-
-
-def _interpolated(on_grid_UJ: Float64, places: Float64) -> Float64:
-    """Values between the points of a grid, [U, H]; `places` of [H] or [U, H] count its steps."""
-    num_users, num_points = on_grid_UJ.shape
-    places_UH = np.broadcast_to(places, (num_users, places.shape[-1]))
-    low_UH = np.minimum(places_UH.astype(np.int64), num_points - 2)
-    below, above = (np.take_along_axis(on_grid_UJ, low_UH + k, axis=1) for k in (0, 1))
-    return np.asarray(below + (places_UH - low_UH) * (above - below))
-
-
-def _dot(left_JU: Float64, right_JU: Float64) -> Float64:
-    return np.asarray(np.einsum("ju,ju->u", left_JU, right_JU))
 
 
 def _with_gradient(function: Callable[[Float64], float], place: Float64) -> tuple[float, Float64]:
