@@ -44,7 +44,7 @@ def unfitted(name):
     if name == "blend":
         return TimingBlend({"first": BgNbd(), "second": Renewal()})
     if name == "neural":
-        return NeuralTiming(NeuralTimingConfig(epochs=30, hidden=8, components=3, fewest_gaps=1))
+        return NeuralTiming(NeuralTimingConfig(epochs=12, hidden=8, components=3, fewest_gaps=1))
     if " " in name:
         distribution, whose = name.split()
         return Renewal(RenewalConfig(distribution=distribution, personal=whose == "own"))

@@ -126,6 +126,7 @@ def fit_timing(
     facts = {
         "reason": None,
         "weights": blend.weights,
+        "hours_of_week": blend.week is not None,
         "left_out": left_out,
         "validation_start": _date(validation_start),
         "test_start": _date(test_start),

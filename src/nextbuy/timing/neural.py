@@ -7,8 +7,9 @@ never comes. Every event of every user is a lesson, the newest one too, whose wa
 
     P(no purchase within s | elapsed e) = S(e + s) / S(e).
 
-Where a log knows only days, a purchase comes somewhere within its day: gaps are made longer by a
-share of a day that is drawn once, or a network would learn that gaps are whole numbers.
+Waits are in the shop's time (`week`): how often people buy at each hour of the week is counted, not
+learnt. Where a log knows only days, a purchase comes somewhere within its day: gaps are made longer
+by a share of a day that is drawn once, or a network would learn that gaps are whole numbers.
 
 Legend: U users, E events, H horizons.
 """
@@ -41,6 +42,8 @@ from nextbuy.timing.event_features import (
 from nextbuy.timing.events import Events, Float64, events_before
 from nextbuy.timing.neural_outlook import NeuralOutlook
 from nextbuy.timing.neural_training import Recipe, Waited, groups_of, padded, trained
+from nextbuy.timing.protocol import Outlook
+from nextbuy.timing.week import Week, WeeklyOutlook
 
 WEIGHTS: Final = "timing.safetensors"
 
@@ -53,7 +56,7 @@ class NeuralTimingConfig(stored.Stored):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     epochs: int = Field(default=20, ge=1, description="at most")
     patience: int = Field(default=4, ge=1, description="epochs without a better one")
-    peak_rate: float = Field(default=0.01, gt=0)
+    peak_rate: float = Field(default=0.005, gt=0)
     longest: int = Field(default=256, ge=1, description="newest events of a user that are read")
     most_events: int = Field(default=100_000, ge=1, description="to learn from, of whole users")
     fewest_gaps: int = Field(default=1_000, ge=1, description="fewer teach a network nothing")
@@ -64,6 +67,7 @@ class NeuralTimingParameters(stored.Stored):
     """What is not a weight. Features are cut at what was learnt from, so that an odd history is
     taken for the nearest one that is known."""
 
+    week: Week | None
     scales: Scales
     least: tuple[float, ...] = Field(description="of each feature, in what was learnt from")
     most: tuple[float, ...]
@@ -121,6 +125,9 @@ class NeuralTiming:
         days_E, observed_E = _waits(events)
         if not (events.times % DAY).any():
             days_E = days_E + generator(self.config.seed, "within days").random(len(days_E))
+        week = Week.of(events)
+        if week is not None:
+            days_E = week.even_days(events.times, days_E[:, None])[:, 0]
         x_EF = event_features(histories, events, scales)
         waited = _newest(
             Waited(
@@ -137,11 +144,14 @@ class NeuralTiming:
         )  # fmt: skip
         self.weights = trained(self.shape, waited, recipe)
         self.parameters = NeuralTimingParameters(
-            scales=scales, least=x_EF.min(axis=0).tolist(), most=x_EF.max(axis=0).tolist()
+            week=week,
+            scales=scales,
+            least=x_EF.min(axis=0).tolist(),
+            most=x_EF.max(axis=0).tolist(),
         )
         return self
 
-    def outlook(self, histories: Histories, as_of: int | Int64) -> NeuralOutlook:
+    def outlook(self, histories: Histories, as_of: int | Int64) -> Outlook:
         """See `TimingModel.outlook`."""
         parameters = stored.found(self.parameters, self.name)
         events = events_before(histories, as_of)
@@ -153,11 +163,15 @@ class NeuralTiming:
         kept = _newest_rows(events.offsets, self.config.longest)
         offsets = offsets_of(np.minimum(events.counts, self.config.longest))
         mixture = _last_mixtures(self._network(), features[kept], offsets)
-        return NeuralOutlook(
-            mixture,
-            torch.from_numpy(events.elapsed_days())[:, None],
-            (parameters.scales.gap.mean, parameters.scales.gap.spread),
+        elapsed_U1, scale, week = (
+            events.elapsed_days()[:, None],
+            parameters.scales.gap,
+            parameters.week,
         )
+        if week is not None:
+            elapsed_U1 = week.even_days(events.last(), elapsed_U1)
+        even = NeuralOutlook(mixture, torch.from_numpy(elapsed_U1), (scale.mean, scale.spread))
+        return even if week is None else WeeklyOutlook(even, week, events.as_of)
 
     def _network(self) -> EventNetwork:
         """In double precision, so that an answer does not depend on who else is asked."""

@@ -27,7 +27,10 @@ from nextbuy.timing.event_features import MEAN_GAP
 from nextbuy.timing.events import Float64
 from nextbuy.training.schedule import EarlyStopping, warm_up_then_cosine
 
-_EVENTS_A_BATCH: Final = 2_048
+_BATCHES: Final = 16
+_FEWEST_EVENTS, _MOST_EVENTS = 128, 2_048
+"""Of a batch: a sixteenth of what there is to learn from, within these bounds."""
+
 _HELD_OUT: Final = 10
 _FLOOR_RATE: Final = 0.02
 _CLIP: Final = 1.0
@@ -125,18 +128,18 @@ class WaitBatch:
 
 def batches(waited: Waited, users: Int64) -> list[WaitBatch]:
     """All events of some users, sequences of near length together."""
-    return [_batch(waited, group) for group in groups_of(np.diff(waited.offsets), users)]
+    lengths_U = np.diff(waited.offsets)
+    most_events = int(np.clip(lengths_U.sum() // _BATCHES, _FEWEST_EVENTS, _MOST_EVENTS))
+    return [_batch(waited, group) for group in groups_of(lengths_U, users, most_events)]
 
 
-def groups_of(lengths_U: Int64, users: Int64) -> Iterator[Int64]:
+def groups_of(lengths_U: Int64, users: Int64, most_events: int = _MOST_EVENTS) -> Iterator[Int64]:
     """Users by length, in groups of so many events with their padding."""
     ordered = users[np.argsort(lengths_U[users], kind="stable")]
     start = 0
     while start < len(ordered):
         stop = start + 1
-        while (
-            stop < len(ordered) and (stop + 1 - start) * lengths_U[ordered[stop]] <= _EVENTS_A_BATCH
-        ):
+        while stop < len(ordered) and (stop + 1 - start) * lengths_U[ordered[stop]] <= most_events:
             stop += 1
         yield ordered[start:stop]
         start = stop
