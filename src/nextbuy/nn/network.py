@@ -40,17 +40,8 @@ class Sequences:
     own: OwnTensors | None = None
 
 
-class CatalogNetwork(nn.Module):
-    """What the networks have in common: weights by name, and no repeat head unless they say so."""
-
-    @property
-    def has_repeats(self) -> bool:
-        """Never; see `Network.has_repeats`."""
-        return False
-
-    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
-        """There is no repeat head."""
-        return None
+class NamedWeights(nn.Module):
+    """A module whose weights go in and out as NumPy arrays by name."""
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by the names of `weight_shapes`."""
@@ -65,6 +56,19 @@ class CatalogNetwork(nn.Module):
         """Take over weights with exactly the names and shapes of `weight_shapes`."""
         for name, parameter in self.trained_parameters().items():
             parameter.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+class CatalogNetwork(NamedWeights):
+    """What the networks over a catalog have in common: no repeat head unless they say so."""
+
+    @property
+    def has_repeats(self) -> bool:
+        """Never; see `Network.has_repeats`."""
+        return False
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
+        """There is no repeat head."""
+        return None
 
 
 class Network(Protocol):

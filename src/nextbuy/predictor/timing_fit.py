@@ -34,19 +34,25 @@ from nextbuy.timing.events import events_before
 from nextbuy.timing.forecaster import Forecaster, ForecastOptions
 from nextbuy.timing.gamma_gamma import GammaGamma
 from nextbuy.timing.mbg_nbd import MbgNbd
+from nextbuy.timing.neural import NeuralTiming
 from nextbuy.timing.pareto_nbd import ParetoNbd
 from nextbuy.timing.protocol import TimingModel
 from nextbuy.timing.renewal import Renewal, RenewalConfig
 from nextbuy.timing.unlisted import Unlisted
 from nextbuy.timing.waits import waits_after
 
-MEMBERS: Final[dict[str, Callable[[int], TimingModel]]] = {
-    "bg-nbd": lambda _: BgNbd(),
-    "mbg-nbd": lambda _: MbgNbd(),
-    "pareto-nbd": lambda _: ParetoNbd(),
-    "renewal": lambda most_users: Renewal(RenewalConfig(most_users=most_users)),
+Fit = Callable[[Histories, int, int, float], TimingModel]
+MEMBERS: Final[dict[str, Fit]] = {
+    "bg-nbd": lambda log, as_of, *_: BgNbd().fit(log, as_of),
+    "mbg-nbd": lambda log, as_of, *_: MbgNbd().fit(log, as_of),
+    "pareto-nbd": lambda log, as_of, *_: ParetoNbd().fit(log, as_of),
+    "neural": lambda log, as_of, _, deadline: NeuralTiming().fit(log, as_of, deadline=deadline),
+    "renewal": lambda log, as_of, most_users, _: Renewal(RenewalConfig(most_users=most_users)).fit(
+        log, as_of
+    ),
 }
-"""By how many users the slow ones are fitted on; cheapest first."""
+"""Fitted on the log before a moment; renewal on so many users, a network until a deadline, a moment
+of `time.monotonic()`."""
 
 _MOST_USERS: Final = 20_000
 """To fit renewal on, to weigh and to score with, evenly spread."""
@@ -55,9 +61,9 @@ _MOST_EVENTS: Final = 100_000
 """Renewal is fitted on fewer users where they have more purchases than that: some seconds."""
 
 _SHARE_OF_TIME: Final = 0.1
-_SECONDS_OF_RENEWAL: Final = 30.0
-"""A fit of it cannot be interrupted: with one inside a limit of 60 s, training on the Complete
-Journey took 79 s."""
+_SECONDS: Final = {"neural": 5.0, "renewal": 30.0}
+"""What a member needs to be begun at all. A fit of renewal cannot be interrupted: with one inside a
+limit of 60 s, training on the Complete Journey took 79 s. The network stops when the time is up."""
 
 _SLIGHT: Final = 0.02
 """A member of less weight costs time in each forecast and changes nothing in it."""
@@ -126,6 +132,7 @@ def fit_timing(
     facts = {
         "reason": None,
         "weights": blend.weights,
+        "hours_of_week": blend.week is not None,
         "left_out": left_out,
         "validation_start": _date(validation_start),
         "test_start": _date(test_start),
@@ -235,13 +242,12 @@ def _members(
     counts = events_before(histories, as_of).counts
     each = float(counts.sum()) / max(int((counts > 0).sum()), 1)
     most_users = min(_MOST_USERS, max(int(_MOST_EVENTS / max(each, 1.0)), 1))
-    for name, create in MEMBERS.items():
-        needed = _SECONDS_OF_RENEWAL if name == "renewal" else 0.0
-        if time.monotonic() + needed >= deadline:
+    for name, fit in MEMBERS.items():
+        if time.monotonic() + _SECONDS.get(name, 0.0) >= deadline:
             left_out[name] = "the time limit left no time for it"
             continue
         try:
-            found[name] = create(most_users).fit(histories, as_of)
+            found[name] = fit(histories, as_of, most_users, deadline)
         except _REASONS as error:
             left_out[name] = str(error)
     return found, left_out

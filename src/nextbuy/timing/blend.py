@@ -18,16 +18,20 @@ from nextbuy.errors import BundleError, ConfigError, EmptyDataError, NotFittedEr
 from nextbuy.storage import check_name
 from nextbuy.timing import stored
 from nextbuy.timing.bg_nbd import BgNbd
-from nextbuy.timing.events import Float64
+from nextbuy.timing.events import Float64, events_before
 from nextbuy.timing.mbg_nbd import MbgNbd
+from nextbuy.timing.neural import NeuralTiming
 from nextbuy.timing.pareto_nbd import ParetoNbd
 from nextbuy.timing.protocol import Outlook, TimingModel, log_likelihood
 from nextbuy.timing.renewal import Renewal
 from nextbuy.timing.waits import Waits
+from nextbuy.timing.week import Week, WeeklyOutlook
 
 _log = logging.getLogger(__name__)
 
-MODELS: Final[dict[str, Any]] = {m.name: m for m in (BgNbd, MbgNbd, ParetoNbd, Renewal)}
+MODELS: Final[dict[str, Any]] = {
+    m.name: m for m in (BgNbd, MbgNbd, NeuralTiming, ParetoNbd, Renewal)
+}
 """Classes by the name under which they are stored."""
 
 _MOST_ROUNDS: Final = 2000
@@ -42,20 +46,23 @@ class Member(stored.Stored):
 
 
 class Members(stored.Stored):
-    """By the name of the member, which is that of its folder."""
+    """By the name of the member, which is that of its folder; and the hours of the week."""
 
     members: dict[str, Member]
+    week: Week | None = None
 
 
 class TimingBlend:
     """S(t) = sum over members of w_m S_m(t); density and expectations likewise.
 
     The weights are those of highest likelihood of observed and censored waits on validation, by
-    expectation-maximisation, and never do worse there than the best member alone.
+    expectation-maximisation, and never do worse there than the best member alone. Where people buy
+    at some hours of the week more than at others, t is the shop's time (`week`).
 
     Attributes:
         members: Fitted models by name.
         weights: By name, sum 1; None before `weigh`.
+        week: None where hours tell nothing, and before `fit` or `weigh`.
     """
 
     name: ClassVar[str] = "timing-blend"
@@ -65,12 +72,14 @@ class TimingBlend:
             raise ConfigError("A blend of no models was asked for. Give at least one.")
         self.members = {check_name(name): model for name, model in members.items()}
         self.weights: dict[str, float] | None = None
+        self.week: Week | None = None
 
     def fit(self, train: Histories, as_of: int | Int64) -> Self:
         """Fit the members. The weights, if any, stay: they are chosen by `weigh`, before a refit
         on more data."""
         for model in self.members.values():
             model.fit(train, as_of)
+        self.week = Week.of(events_before(train, as_of))
         return self
 
     def weigh(self, histories: Histories, as_of: int | Int64, waits: Waits) -> Self:
@@ -82,10 +91,15 @@ class TimingBlend:
         known = np.flatnonzero(waits.known)
         if not len(known):
             raise EmptyDataError(f"None of {len(histories)} users bought before the validation.")
+        events = events_before(histories, as_of)
+        self.week = Week.of(events)
+        outlooks = (model.outlook(histories, as_of) for model in self.members.values())
         logs_MU = np.stack(
             [
-                log_likelihood(model.outlook(histories, as_of), waits.days, waits.observed)[known]
-                for model in self.members.values()
+                log_likelihood(
+                    self._weekly(self._even(each), events.as_of), waits.days, waits.observed
+                )[known]
+                for each in outlooks
             ]
         )
         weights_M = mixture_weights(logs_MU)
@@ -94,13 +108,24 @@ class TimingBlend:
         _log.info("Timing is blended of %s.", shares)
         return self
 
-    def outlook(self, histories: Histories, as_of: int | Int64) -> "MixedOutlook":
+    def outlook(self, histories: Histories, as_of: int | Int64) -> Outlook:
         """See `TimingModel.outlook`."""
         chosen = [(name, weight) for name, weight in self._weighed().items() if weight > 0]
-        return MixedOutlook(
-            [self.members[name].outlook(histories, as_of) for name, _ in chosen],
+        mixed = MixedOutlook(
+            [self._even(self.members[name].outlook(histories, as_of)) for name, _ in chosen],
             np.array([weight for _, weight in chosen]),
         )
+        return self._weekly(mixed, events_before(histories, as_of).as_of)
+
+    def _even(self, outlook: Outlook) -> Outlook:
+        """The outlook in even time, if the hours of the week count; those of the log are the same
+        for all members, whether they know them or not."""
+        if self.week is not None and isinstance(outlook, WeeklyOutlook):
+            return outlook.even
+        return outlook
+
+    def _weekly(self, even: Outlook, now_U: Int64) -> Outlook:
+        return even if self.week is None else WeeklyOutlook(even, self.week, now_U)
 
     def _weighed(self) -> dict[str, float]:
         if self.weights is None:
@@ -113,7 +138,7 @@ class TimingBlend:
             name: Member(model=self.members[name].name, weight=weight)
             for name, weight in self._weighed().items()
         }
-        stored.save(folder, self.name, blend=Members(members=members))
+        stored.save(folder, self.name, blend=Members(members=members, week=self.week))
         for name in members:
             (folder / name).mkdir()
             self.members[name].save(folder / name)
@@ -121,7 +146,8 @@ class TimingBlend:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `TimingModel.load`."""
-        found = stored.load(folder, cls.name, blend=Members)["blend"].members
+        read = stored.load(folder, cls.name, blend=Members)["blend"]
+        found = read.members
         total = sum(member.weight for member in found.values())
         unknown = {member.model for member in found.values()} - MODELS.keys()
         if unknown or abs(total - 1.0) > 1e-6:
@@ -131,6 +157,7 @@ class TimingBlend:
             )
         blend = cls({name: MODELS[m.model].load(folder / name) for name, m in found.items()})
         blend.weights = {name: member.weight for name, member in found.items()}
+        blend.week = read.week
         return blend
 
 

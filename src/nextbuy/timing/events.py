@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextbuy.data.histories import DAY, Histories, Int64, offsets_of
-from nextbuy.errors import ConfigError
+from nextbuy.errors import ConfigError, DataError
 
 Float64 = NDArray[np.float64]
 
@@ -101,6 +101,23 @@ def event_of_each_purchase(histories: Histories, events: Events) -> tuple[Int64,
     """The rows of `histories` that lie before the events' `as_of`, and each one's event."""
     rows_N, opens_N = _seen(histories, events.as_of)
     return rows_N, np.cumsum(opens_N) - 1
+
+
+def value_of_each_event(histories: Histories, events: Events) -> Float64:
+    """Sum of price times quantity over the rows of each event, [E]; a quantity that is not known
+    is 1, and a price that is not known makes the value `nan`.
+
+    Raises:
+        DataError: If there are no prices.
+    """
+    if histories.prices is None:
+        raise DataError("Amounts were asked of purchases without prices. Give a price column.")
+    rows_N, event_N = event_of_each_purchase(histories, events)
+    values_N = histories.prices[rows_N].astype(np.float64)
+    if histories.quantities is not None:
+        units_N = histories.quantities[rows_N].astype(np.float64)
+        values_N *= np.where(np.isnan(units_N), 1.0, units_N)
+    return np.bincount(event_N, values_N, minlength=len(events.times)).astype(np.float64)
 
 
 def _seen(histories: Histories, as_of_U: Int64) -> tuple[Int64, NDArray[np.bool_]]:

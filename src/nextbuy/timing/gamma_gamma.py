@@ -13,9 +13,9 @@ from pydantic import Field
 from scipy.special import digamma, gammaln
 
 from nextbuy.data.histories import Histories, Int64
-from nextbuy.errors import DataError, EmptyDataError
+from nextbuy.errors import EmptyDataError
 from nextbuy.timing import stored
-from nextbuy.timing.events import Float64, event_of_each_purchase, events_before
+from nextbuy.timing.events import Float64, events_before, value_of_each_event
 from nextbuy.timing.maximum_likelihood import Maximum, maximize
 
 _log = logging.getLogger(__name__)
@@ -167,16 +167,8 @@ def spend_before(histories: Histories, as_of: int | Int64, *, first_purchase: bo
     Raises:
         DataError: If there are no prices.
     """
-    if histories.prices is None:
-        raise DataError("Amounts were asked of purchases without prices. Give a price column.")
     events = events_before(histories, as_of)
-    rows_N, event_N = event_of_each_purchase(histories, events)
-    values_N = histories.prices[rows_N].astype(np.float64)
-    if histories.quantities is not None:
-        units_N = histories.quantities[rows_N].astype(np.float64)
-        values_N *= np.where(np.isnan(units_N), 1.0, units_N)
-    owners_E = events.owners
-    value_E = np.bincount(event_N, weights=values_N, minlength=len(owners_E))
+    owners_E, value_E = events.owners, value_of_each_event(histories, events)
     with np.errstate(invalid="ignore"):
         counts_E = value_E > 0
     if not first_purchase:

@@ -11,7 +11,7 @@ d = dropout_a / (dropout_a + dropout_b + n), and the wait is endless with that p
 
 The open gap of every user is part of the likelihood (right-censoring).
 
-Legend: U users, H horizons, J moments of a grid.
+Legend: U users, H horizons, F moments.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,7 @@ from nextbuy.timing.events import Events, Float64, events_before
 from nextbuy.timing.gap_families import Gap, Gaps
 from nextbuy.timing.maximum_likelihood import Maximum, maximize
 from nextbuy.timing.protocol import Outlook, horizons
+from nextbuy.timing.renewal_equation import STEPS, after_the_first, moments_asked
 
 _FAMILIES: Final[dict[tuple[str, bool], type[Gap]]] = {
     ("log-normal", False): families.LogNormal,
@@ -41,16 +42,6 @@ _FAMILIES: Final[dict[tuple[str, bool], type[Gap]]] = {
     ("weibull", True): families.OwnWeibull,
 }
 _STEP: Final = 1e-5
-_GRID: Final = 40
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(6)
-_POINTS, _WEIGHTS = (_POINTS + 1.0) / 2.0, _WEIGHTS / 2.0
-_INSIDE: Final = np.concatenate([_POINTS**2, 1.0 + _POINTS])
-"""Where we look inside the first two steps, in steps: the gaps of a user who buys often end there.
-Closer together near 0, where a distribution that is narrow beside a step rises."""
-
-_COUNTS: Final = (2.0 * _POINTS * _WEIGHTS, _WEIGHTS)
-"""How much each counts in the mean over its step."""
-
 _BLOCK: Final = 1_024
 
 
@@ -201,24 +192,20 @@ class RenewalOutlook(Outlook):
         """See `Outlook.expected_purchases`.
 
         The first of them by its distribution; those after it, given the user's scale, are a
-        renewal process, and the scale is integrated out. The renewal equation is solved on a grid
-        of 40 steps to the longest horizon, the first two of them looked at more finely, so that a
-        user who buys several times within a step is foretold right but for some percent. The
-        dropout probability stays what it is expected to be now, and so does the spread of a
-        log-normal.
+        renewal process (see `renewal_equation`), and the scale is integrated out. The dropout
+        probability stays what it is expected to be now, and so does the spread of a log-normal.
         """
         asked = horizons(days)
         if not np.isfinite(asked).all():
             raise ConfigError("Expected purchases were asked forever. Give finite horizons.")
         longest = max(float(asked.max()), 1e-9) / self._unit
-        grid_J = np.linspace(0.0, longest, _GRID + 1)
-        places = asked / self._unit / longest * _GRID
+        places = asked / self._unit / longest * STEPS
         after_UH = np.empty((len(self), asked.shape[-1]))
         for start in range(0, len(self), _BLOCK):
             users = np.arange(start, min(start + _BLOCK, len(self)))
             mine = places[users] if places.ndim == 2 and len(places) == len(self) else places
             after_UH[users] = _after_the_first(
-                self._gap.take(users), self._elapsed[users], self._dropout[users], grid_J, mine
+                self._gap.take(users), self._elapsed[users], self._dropout[users], longest, mine
             )
         return self.probability_within(days) + self.p_active()[:, None] * after_UH
 
@@ -238,83 +225,38 @@ def _with_dropout(log_open: Float64, dropout: Float64) -> Float64:
 
 
 def _after_the_first(
-    gap: Gap, elapsed: Float64, dropout: Float64, grid_J: Float64, places: Float64
+    gap: Gap, elapsed: Float64, dropout: Float64, longest: float, places: Float64
 ) -> Float64:
     """Expected purchases but for the first of active users within horizons, [U, H].
 
-    Given the scale, M(t) = G(t) + integral of M(t - u) dG(u) with G = (1 - d) F for a wait that
-    just began; then the integral of M(t - u) over the first wait, given what has elapsed. M is
-    taken for linear between the moments. Users lie side by side ([J, U]) and in blocks, so that
-    the sums run through the cache.
+    Given the scale, a renewal process; see `renewal_equation`. Users come in blocks, so that its
+    sums run through the cache.
 
     Args:
         gap: Of U users.
         elapsed: [U, 1].
         dropout: [U, 1].
-        grid_J: Moments from 0 to the longest horizon.
+        longest: Horizon.
         places: The horizons in steps of the grid, [H] or [U, H].
     """
-    low = np.minimum(places.astype(np.int64), len(grid_J) - 2)
-    wanted = np.union1d(low, low + (places > low))
     pairs = list(gap.given_scale(elapsed))
     log_w_UK = np.concatenate([log_weight for log_weight, _ in pairs], axis=1)
     w_UK = np.exp(log_w_UK - log_w_UK.max(axis=1, keepdims=True))
     w_UK /= w_UK.sum(axis=1, keepdims=True)
-    on_grid_JU = np.zeros((len(grid_J), len(elapsed)))
-    fine_J = np.concatenate([_INSIDE * grid_J[1], grid_J])
+    asked_F = moments_asked(longest)
+    after_UH = np.zeros((len(elapsed), places.shape[-1]))
     for k, (_, one) in enumerate(pairs):
-        first = _first_wait(one, elapsed, fine_J)
-        later = (1.0 - dropout) * -np.expm1(one.log_survival(fine_J[None]))
-        renewals_JU = _renewals(np.ascontiguousarray(later.T))
-        shares_JU = _shares(np.ascontiguousarray(first.T))
-        for j in wanted[wanted > 0]:
-            on_grid_JU[j] += w_UK[:, k] * _dot(shares_JU[:j], renewals_JU[j:0:-1])
-    return _interpolated(on_grid_JU.T, places)
+        first = _first_wait(one, elapsed, asked_F)
+        later = (1.0 - dropout) * -np.expm1(one.log_survival(asked_F[None]))
+        after_UH += w_UK[:, k : k + 1] * after_the_first(first, later, places)
+    return after_UH
 
 
-def _first_wait(gap: Gap, elapsed: Float64, grid_J: Float64) -> Float64:
-    """P(the wait ends within each moment of the grid, given what has elapsed of it), [U, J]."""
+def _first_wait(gap: Gap, elapsed: Float64, asked_F: Float64) -> Float64:
+    """P(the wait ends within each moment, given what has elapsed of it), [U, F]."""
     with np.errstate(invalid="ignore"):  # where nothing is left of the wait, it ends at once
-        first = -np.expm1(gap.log_survival(elapsed + grid_J) - gap.log_survival(elapsed))
-    return np.where(np.isnan(first) & ~np.isnan(elapsed), grid_J > 0, first)
-
-
-def _renewals(fine_JU: Float64) -> Float64:
-    """M on the grid, from G on the finer one. With shares g of G, M_j (1 - g_0) = G_j + sum over
-    0 < m < j of g_m M_(j - m)."""
-    later_JU, shares_JU = fine_JU[len(_INSIDE) :], _shares(fine_JU)
-    rest_U = 1.0 - shares_JU[0]
-    found_JU = np.zeros_like(later_JU)
-    for j in range(1, len(later_JU)):
-        found_JU[j] = (later_JU[j] + _dot(shares_JU[1:j], found_JU[j - 1 : 0 : -1])) / rest_U
-    return found_JU
-
-
-def _shares(fine_JU: Float64) -> Float64:
-    """What of a distribution belongs to each point of the grid but the last.
-
-    From its values F at `_INSIDE` the first two steps and on the grid. With I_m the mean of F over
-    step m, share_0 = I_0 and share_m = I_m - I_(m - 1): then the integral of M(t_j - u) dF(u) is
-    the sum of share_m M_(j - m) for every M that is 0 at 0 and linear between the points.
-    """
-    on_grid_JU = fine_JU[len(_INSIDE) :]
-    means_JU = (on_grid_JU[1:] + on_grid_JU[:-1]) / 2.0
-    for step, counts in enumerate(_COUNTS):
-        means_JU[step] = counts @ fine_JU[step * len(counts) : (step + 1) * len(counts)]
-    return np.diff(means_JU, axis=0, prepend=0.0)
-
-
-def _interpolated(on_grid_UJ: Float64, places: Float64) -> Float64:
-    """Values between the points of a grid, [U, H]; `places` of [H] or [U, H] count its steps."""
-    num_users, num_points = on_grid_UJ.shape
-    places_UH = np.broadcast_to(places, (num_users, places.shape[-1]))
-    low_UH = np.minimum(places_UH.astype(np.int64), num_points - 2)
-    below, above = (np.take_along_axis(on_grid_UJ, low_UH + k, axis=1) for k in (0, 1))
-    return np.asarray(below + (places_UH - low_UH) * (above - below))
-
-
-def _dot(left_JU: Float64, right_JU: Float64) -> Float64:
-    return np.asarray(np.einsum("ju,ju->u", left_JU, right_JU))
+        first = -np.expm1(gap.log_survival(elapsed + asked_F) - gap.log_survival(elapsed))
+    return np.where(np.isnan(first) & ~np.isnan(elapsed), asked_F > 0, first)
 
 
 def _with_gradient(function: Callable[[Float64], float], place: Float64) -> tuple[float, Float64]:
