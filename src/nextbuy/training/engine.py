@@ -131,8 +131,9 @@ def create_engine(
     item_counts: NDArray[np.integer],
     seed: int,
     device: str = "cpu",
+    codes: NDArray[np.int64] | None = None,
 ) -> Engine:
-    """An engine by name, with its weights set.
+    """An engine by name, with its weights set; `codes` as for `network_of`.
 
     Raises:
         ConfigError: If there is no such engine or no such device.
@@ -149,7 +150,7 @@ def create_engine(
         from nextbuy.training.torch_engine import TorchEngine
 
         return TorchEngine(
-            shape, config, weights=weights, sampler=sampler, seed=seed, device=device
+            shape, config, weights=weights, sampler=sampler, seed=seed, device=device, codes=codes
         )
     if name == "tensorflow":
         from nextbuy.training.tensorflow_engine import TensorFlowEngine
