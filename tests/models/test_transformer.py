@@ -201,6 +201,25 @@ def test_the_time_of_the_question_counts(repeats):
     assert p[1, 2] > 0.8
 
 
+def test_what_is_left_of_a_wait_is_thought_less_too_short():
+    """Everybody waits 2 or 18 days, as often; who has waited for a day waits for either alike, and
+    buys 1 after a short and 2 after a long wait."""
+    rng = np.random.default_rng(0)
+    gaps = rng.choice([2, 18], (150, 24))
+    rows = [[1, *np.where(row[1:] > 2, 2, 1).tolist()] for row in gaps]
+    days = np.cumsum(gaps, axis=1)
+    histories = Histories.from_lists(rows, times=(days * DAY).tolist())
+    asked = Histories.from_lists([rows[0]], times=[(days[0] * DAY).tolist()])
+    moment = np.array([days[0, -1] + 1]) * DAY
+    found = {}
+    for period in (20.0, None):
+        model = fit(histories, epochs=6, training=TRAINING | {"period_days": period})
+        found[period] = np.exp(model.log_probabilities(asked, moment))[0, 2]
+    # Nine of ten questions of the first two days are of short waits, or three of four by weight.
+    assert found[None] < 0.2
+    assert found[20.0] > found[None] + 0.05
+
+
 KNOBS = [
     {"size": "medium"},
     {"dropout": 0.9},

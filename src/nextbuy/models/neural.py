@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nextbuy import __version__, storage
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
+from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int64
 from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_scoring import score_histories, validation_loss
@@ -71,6 +71,8 @@ class NeuralModel(ABC, Generic[C, S]):
     name: ClassVar[str]
     config_class: ClassVar[type[NeuralConfig]]
     shape_class: ClassVar[type[BaseModel]]
+    knows_moments: ClassVar[bool] = False
+    """Whether the answer depends on when it is asked."""
     temperatures: ClassVar[tuple[float, ...]] = (1.0,)
     """What validation chooses from, in each epoch."""
 
@@ -167,6 +169,8 @@ class NeuralModel(ABC, Generic[C, S]):
         if options.epochs is not None:
             training = training.model_copy(update={"epochs": options.epochs})
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)
+        if self.knows_moments:
+            training = _with_period(training, validation)
         return config.model_copy(update={"training": training})
 
     def _validated(self, network: Network, cases: Cases, num_items: int) -> tuple[float, float]:
@@ -260,6 +264,17 @@ def _with_shuffle(
             test.gain, test.standard_error, test.num_cases, shuffle,
         )  # fmt: skip
     return training.model_copy(update={"shuffle": shuffle})
+
+
+def _with_period(training: TrainingConfig, validation: Cases) -> TrainingConfig:
+    """The config with a period as long as that of validation, unless it has one."""
+    asked, until = validation.as_of, validation.until
+    if training.period_days is not None or training.loss != "softmax":
+        return training
+    if asked is None or until is None or len(asked) == 0:
+        return training
+    days = float((until - asked.min()) / DAY)
+    return training.model_copy(update={"period_days": days if days > 0 else None})
 
 
 def _identity(

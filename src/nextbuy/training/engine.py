@@ -58,6 +58,13 @@ class TrainingConfig(BaseModel):
         description="what is learnt: the distribution of the next purchase, or yes and no for each "
         "item (gBCE), whose scores rank but are no log-probabilities; torch only",
     )
+    period_days: float | None = Field(
+        default=None,
+        gt=0,
+        description="days in which answers count: questions are then drawn evenly from time, as "
+        "the test asks them; None lets the validation period decide. For networks that know "
+        "when they are asked, and the softmax loss",
+    )
     sample_size: int | None = Field(
         default=None,
         ge=0,

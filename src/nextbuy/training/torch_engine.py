@@ -106,6 +106,8 @@ class TorchEngine:
             loss = self._gbce(hidden_MR, owners_N, targets_N, step)
         else:
             mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
+            if asked.weights is not None:
+                mixed["weights_N"] = self._moved(asked.weights)
             loss = self._softmax(hidden_MR, owners_N, targets_N, mixed, step)
         value = float(loss.item())
         if math.isfinite(value):
