@@ -8,7 +8,7 @@ import torch
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
-from nextbuy.models.neural import MOST_GROUPS, item_groups
+from nextbuy.models.items import MOST_GROUPS, item_codes, item_groups
 from nextbuy.models.personal_frequency import PersonalFrequency
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.transformer import Transformer, TransformerConfig, repeated_share
@@ -103,6 +103,44 @@ def test_groups_are_the_finest_that_fit():
     assert set(groups(2 * MOST_GROUPS, 0, 1)) == {0}
 
 
+def kinds(num_items, platform_of):
+    """A catalog of items on platforms."""
+    platforms = [f"p{platform_of(i)}" for i in range(1, num_items + 1)]
+    table = small_catalog(num_items).table.with_columns(platform=pl.Series(platforms))
+    return Catalog(table=table, level="item")
+
+
+def test_codes_are_of_what_items_have_in_common():
+    catalog = kinds(6, lambda i: i % 2)
+    unknown = catalog.table.with_columns(
+        platform=pl.when(pl.int_range(6) == 2).then(None).otherwise(pl.col("platform"))
+    )
+    assert item_codes(catalog).tolist() == [[0, 1, 2, 1, 2, 1, 2]]
+    found = item_codes(Catalog(table=unknown, level="item"))
+    assert found.tolist() == [[0, 1, 2, 0, 2, 1, 2]]
+    assert item_codes(kinds(6, lambda _: 0)).shape == (0, 7)  # all the same says nothing
+    assert item_codes(kinds(6, lambda i: i)).shape == (0, 7)  # nor does a platform of its own
+
+
+def test_what_is_bought_seldom_is_known_by_its_kind():
+    """From platform 0 people go to platform 1 and back; items 5 and 6 were bought only once."""
+    rng = np.random.default_rng(0)
+    rows = [[int(rng.choice([2, 4] if n % 2 else [1, 3])) for n in range(8)] for _ in range(150)]
+    rows += [[5], [6]]
+    catalog = kinds(6, lambda i: 1 - i % 2)
+    found = {}
+    for attributes in (True, False):
+        config = TransformerConfig(
+            training=TRAINING, attributes=attributes, repeats=False, dropout=0.0
+        )
+        model = Transformer(config).fit(
+            Histories.from_lists(rows), NOTHING, catalog, FitOptions(epochs=8)
+        )
+        found[attributes] = p_next(model, [1, 2, 3, 6])  # after one of platform 0
+    assert found[True][[1, 3]].sum() > 0.9
+    assert found[False][[1, 3]].sum() < found[True][[1, 3]].sum()
+
+
 def test_habits_are_learnt_and_what_is_never_bought_twice():
     model = fit(habits(), epochs=4)
     assert model.config.repeats
@@ -124,7 +162,7 @@ def test_what_the_data_decide_can_be_told_instead():
     short, long = circle(20), Histories.from_lists([[1, 2, 3] * 12] * 5)
     assert fit(short, epochs=1).config.model_dump(exclude={"training", "temperature"}) == {
         "engine": "torch", "device": "cpu", "size": "small", "dropout": 0.5, "taps": 5,
-        "gated": False, "repeats": False,
+        "gated": False, "repeats": False, "attributes": True,
     }  # fmt: skip
     decided = fit(long, epochs=1).config
     assert (decided.taps, decided.gated, decided.repeats) == (0, True, True)
@@ -163,12 +201,32 @@ def test_the_time_of_the_question_counts(repeats):
     assert p[1, 2] > 0.8
 
 
+def test_what_is_left_of_a_wait_is_thought_less_too_short():
+    """Everybody waits 2 or 18 days, as often; who has waited for a day waits for either alike, and
+    buys 1 after a short and 2 after a long wait."""
+    rng = np.random.default_rng(0)
+    gaps = rng.choice([2, 18], (150, 24))
+    rows = [[1, *np.where(row[1:] > 2, 2, 1).tolist()] for row in gaps]
+    days = np.cumsum(gaps, axis=1)
+    histories = Histories.from_lists(rows, times=(days * DAY).tolist())
+    asked = Histories.from_lists([rows[0]], times=[(days[0] * DAY).tolist()])
+    moment = np.array([days[0, -1] + 1]) * DAY
+    found = {}
+    for period in (20.0, None):
+        model = fit(histories, epochs=6, training=TRAINING | {"period_days": period})
+        found[period] = np.exp(model.log_probabilities(asked, moment))[0, 2]
+    # Nine of ten questions of the first two days are of short waits, or three of four by weight.
+    assert found[None] < 0.2
+    assert found[20.0] > found[None] + 0.05
+
+
 KNOBS = [
     {"size": "medium"},
     {"dropout": 0.9},
     {"taps": 1},
     {"gated": True},
     {"repeats": True},
+    {"attributes": False},
     {"temperature": 2.0},
     {"training": TRAINING | {"sample_size": 3}},
 ]
@@ -176,8 +234,14 @@ KNOBS = [
 
 @pytest.mark.parametrize("knob", KNOBS, ids=str)
 def test_every_knob_changes_what_is_learned(knob):
-    plain, turned = fit(circle(40), epochs=1), fit(circle(40), epochs=1, **knob)
-    assert not np.array_equal(p_next(plain, [1, 2, 1]), p_next(turned, [1, 2, 1]))
+    def answer(**config):
+        settings = TransformerConfig(**({"training": TRAINING} | config))
+        model = Transformer(settings).fit(
+            circle(40), NOTHING, kinds(V, lambda i: i % 2), FitOptions(epochs=1)
+        )
+        return p_next(model, [1, 2, 1])
+
+    assert not np.array_equal(answer(), answer(**knob))
 
 
 def test_no_knob_is_left_out():

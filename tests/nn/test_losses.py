@@ -9,10 +9,11 @@ from nextbuy.nn import losses
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
 
 
-def plain(scores_NV, targets, own, rest):
+def plain(scores_NV, targets, own, rest, weights=None):
     """-log(exp(own) + exp(rest) softmax), by autograd; -log softmax without a second source."""
     log_p = torch.log_softmax(scores_NV, 1)[torch.arange(len(targets)), targets]
-    return -(log_p if own is None else torch.logaddexp(own, rest + log_p)).mean()
+    mixed = log_p if own is None else torch.logaddexp(own, rest + log_p)
+    return -(mixed if weights is None else mixed * weights).mean()
 
 
 def question(seed, num_states, num_items, *, mixed):
@@ -40,37 +41,39 @@ def assert_same(ours, theirs, learnt):
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 999), num_states=st.integers(1, 40), num_items=st.integers(1, 30),
-    mixed=st.booleans(),
+    mixed=st.booleans(), weighed=st.booleans(),
 )  # fmt: skip
 def test_the_full_loss_and_its_gradient_are_those_of_the_formula(
-    seed, num_states, num_items, mixed
+    seed, num_states, num_items, mixed, weighed
 ):
     owners, targets, learnt = question(seed, num_states, num_items, mixed=mixed)
     hidden, weight, bias, *both = learnt
     more = dict(zip(("log_own_N", "log_rest_N"), both, strict=False))
+    weights = more["weights_N"] = 2 * torch.rand(len(targets)) if weighed else None
     chunk = losses._CHUNK_BYTES
     losses._CHUNK_BYTES = 0  # chunks of the fewest rows
     try:
         ours = full_softmax_loss(hidden, weight, bias, owners, targets, **more)
     finally:
         losses._CHUNK_BYTES = chunk
-    theirs = plain((hidden @ weight.T + bias)[owners], targets, *(both or (None, None)))
+    theirs = plain((hidden @ weight.T + bias)[owners], targets, *(both or (None, None)), weights)
     assert_same(ours, theirs, learnt)
 
 
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 999), num_states=st.integers(1, 40), num_items=st.integers(2, 30),
-    mixed=st.booleans(),
+    mixed=st.booleans(), weighed=st.booleans(),
 )  # fmt: skip
 def test_the_sampled_loss_and_its_gradient_are_those_of_the_formula(
-    seed, num_states, num_items, mixed
+    seed, num_states, num_items, mixed, weighed
 ):
     owners, targets, learnt = question(seed, num_states, num_items, mixed=mixed)
     hidden, weight, bias, *both = learnt
     samples = torch.randperm(num_items)[: max(1, num_items // 2)]
     stands_for = torch.rand(len(samples)) * 2
     more = dict(zip(("log_own_N", "log_rest_N"), both, strict=False))
+    weights = more["weights_N"] = 2 * torch.rand(len(targets)) if weighed else None
     ours = sampled_softmax_loss(
         hidden, weight, bias, owners, targets, samples_S=samples, log_weights_S=stands_for, **more
     )
@@ -79,7 +82,7 @@ def test_the_sampled_loss_and_its_gradient_are_those_of_the_formula(
     drawn = drawn.masked_fill(targets[:, None] == samples[None], -torch.inf)
     target = scores[torch.arange(len(targets)), targets][:, None]
     together = torch.cat([target, drawn], 1)
-    theirs = plain(together, torch.zeros_like(targets), *(both or (None, None)))
+    theirs = plain(together, torch.zeros_like(targets), *(both or (None, None)), weights)
     assert_same(ours, theirs, learnt)
 
 

@@ -152,7 +152,7 @@ def test_the_head_computes_its_formula():
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     own, states = tensors_of(two_questions()), torch.randn(2, 4)
-    found = head(states, own, embedding)
+    found = head(states, own, embedding[own.items])
     scores = []
     for item, phi in zip(own.items, own.features, strict=True):
         bent = head.outer(torch.nn.functional.silu(head.inner(phi)))
@@ -192,7 +192,7 @@ def test_each_purchase_proposes_its_item_when_its_time_has_come():
         histories, purchase_facts(histories, groups), starts=np.array([0]), ends=np.array([3]),
         baskets=np.array([3]), moments=np.array([5 * DAY]),
     ))  # fmt: skip
-    shares = torch.softmax(head(torch.randn(1, 4), own, torch.randn(6, 4)).log_own, 0)
+    shares = torch.softmax(head(torch.randn(1, 4), own, torch.randn(2, 4)).log_own, 0)
     weights = {1: 1.0 + 2 * math.exp(-1.0), 2: 1.0 + math.exp(-1.0 + kappa(3.0))}
     for item, share in zip(own.items.tolist(), shares.tolist(), strict=True):
         assert share == pytest.approx(weights[item] / sum(weights.values()), rel=1e-2)
@@ -206,7 +206,7 @@ def test_the_first_weights_rank_by_decayed_frequency():
             torch.nn.init.zeros_(parameter)
     head.linear.weight.data[:] = torch.tensor(FIRST_WEIGHTS)
     own = tensors_of(two_questions())
-    shares = torch.softmax(head(torch.randn(2, 4), own, embedding).log_own, 0)
+    shares = torch.softmax(head(torch.randn(2, 4), own, embedding[own.items]).log_own, 0)
     counts = {1: 1 + 0.95**2, 2: 0.95}
     total = sum(counts.values())
     for item, share in zip(own.items.tolist(), shares.tolist(), strict=True):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError, TrainingError
-from nextbuy.training.batches import cut_into_windows, epoch_batches, num_batches
+from nextbuy.training.batches import Asking, cut_into_windows, epoch_batches, num_batches
 from nextbuy.training.engine import TrainingConfig
 
 item_lists = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8).filter(any)
@@ -125,6 +125,39 @@ def test_a_mark_at_the_head_of_a_window_looks_at_the_purchase_before_it():
     batches = batches_of(histories, longest=2, tokens=1)
     marks = {b.inputs[0, 0]: b.marks[0].tolist() for b in batches}
     assert marks == {0: [1, 1], 2: [0, 0]}
+
+
+DAY = 86_400_000_000
+
+
+def test_a_wait_counts_by_the_root_of_what_can_be_asked_of_it():
+    """Waits of 4, 1 and 30 days under a period of 9: of the last only its last 9 days."""
+    times = [[0, 4 * DAY, 5 * DAY], [5 * DAY, 5 * DAY, 35 * DAY]]
+    baskets = [[0, 1, 2], [0, 0, 1]]
+    histories = Histories.from_lists([[1, 2, 3], [4, 5, 6]], times=times, baskets=baskets)
+    mean = (2 + 1 + 3) / 3
+    windows = cut_into_windows(histories, 5)
+    waited = []
+    for epoch in range(50):
+        (batch,) = epoch_batches(
+            histories, windows, tokens=99, seed=0, epoch=epoch, period_days=9.0
+        )
+        asked = batch.questions()
+        by_item = dict(zip((asked.targets + 1).tolist(), asked.weights.tolist(), strict=True))
+        # Nobody waits for a first basket: it counts once, each of its items.
+        expected = {1: 1, 2: 2 / mean, 3: 1 / mean, 4: 1, 5: 1, 6: 3 / mean}
+        assert by_item == pytest.approx(expected)
+        waited.append(batch.days[tuple(np.argwhere(batch.targets == 6)[0])])
+    assert 21 <= min(waited) < 22
+    assert 29 < max(waited) <= 30
+
+
+def test_without_dates_or_waits_nothing_is_weighed():
+    assert Asking.of(Histories.from_lists([[1, 2]]), 10.0) is None
+    assert Asking.of(Histories.from_lists([[1], [2]], times=[[DAY], [DAY]]), 10.0) is None
+    at_once = Asking.of(Histories.from_lists([[1, 2, 3]], times=[[0, 0, DAY]]), 10.0)
+    weights = at_once.weights(np.array([0, DAY // 24, DAY]))
+    assert weights[0] == weights[1] == pytest.approx(weights[2] / 24**0.5)
 
 
 def test_epochs_and_seeds_differ():

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nextbuy import __version__, columns, storage
+from nextbuy import __version__, storage
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int32, Int64
+from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.errors import BundleError, NotFittedError
+from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_scoring import score_histories, validation_loss
 from nextbuy.models.neural_top_k import best_items
 from nextbuy.models.protocol import FitOptions
@@ -39,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 _COPIES: Final = 8
 """Of the weights while training: two networks, gradients, two moments, the best, a checkpoint."""
-
-MOST_GROUPS: Final = 512
-"""Items of a catalog have at most so many different cadences."""
 
 _MOST_CELLS: Final = 5 * 10**7
 _FEWEST_CASES: Final = 1_000
@@ -75,6 +73,8 @@ class NeuralModel(ABC, Generic[C, S]):
     name: ClassVar[str]
     config_class: ClassVar[type[NeuralConfig]]
     shape_class: ClassVar[type[BaseModel]]
+    knows_moments: ClassVar[bool] = False
+    """Whether the answer depends on when it is asked."""
     temperatures: ClassVar[tuple[float, ...]] = (1.0,)
     """What validation chooses from, in each epoch."""
 
@@ -109,18 +109,14 @@ class NeuralModel(ABC, Generic[C, S]):
         self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
     ) -> Self:
         """Train; keep the weights of the epoch with the best validation loss. See `Model.fit`."""
-        config = self.decided(self._asked, train, catalog)
-        training = config.training.decided(len(catalog))
-        if options.epochs is not None:
-            training = training.model_copy(update={"epochs": options.epochs})
-        training = _with_shuffle(training, train, validation, len(catalog), options.seed)
-        config = config.model_copy(update={"training": training})
-        self.config = config
+        config = self.config = self._chosen(train, validation, catalog, options)
+        training = config.training
         shape = self.shape_of(config, train, catalog)
         sizes = self.weight_shapes(shape).values()
         options.check_memory(_COPIES * 4 * sum(math.prod(size) for size in sizes))
         counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
+        codes = item_codes(catalog)
         options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
         engine = create_engine(
             config.engine,
@@ -132,8 +128,9 @@ class NeuralModel(ABC, Generic[C, S]):
             item_counts=counts,
             seed=options.seed,
             device=config.device,
+            codes=codes,
         )
-        network = network_of(shape)
+        network = network_of(shape, codes)
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
         asked = validation.thinned(max(_FEWEST_CASES, _MOST_CELLS // len(catalog)))
@@ -148,7 +145,7 @@ class NeuralModel(ABC, Generic[C, S]):
             return _train(
                 engine, train, validate if can_validate else None, training,
                 seed=options.seed, run_folder=folder,
-                identity=_identity(config, shape, train, options.seed),
+                identity=_identity(config, shape, train, codes, options.seed),
                 progress=options.progress, deadline=options.deadline,
                 facts=purchase_facts(train, self._groups) if network.has_repeats else None,
             )  # fmt: skip
@@ -164,6 +161,19 @@ class NeuralModel(ABC, Generic[C, S]):
             self.config = config.model_copy(update={"temperature": chosen})
         self._network, self._shape = network, shape
         return self
+
+    def _chosen(
+        self, train: Histories, validation: Cases, catalog: Catalog, options: FitOptions
+    ) -> C:
+        """The config with nothing left open."""
+        config = self.decided(self._asked, train, catalog)
+        training = config.training.decided(len(catalog))
+        if options.epochs is not None:
+            training = training.model_copy(update={"epochs": options.epochs})
+        training = _with_shuffle(training, train, validation, len(catalog), options.seed)
+        if self.knows_moments:
+            training = _with_period(training, validation)
+        return config.model_copy(update={"training": training})
 
     def _validated(self, network: Network, cases: Cases, num_items: int) -> tuple[float, float]:
         """The lowest loss on validation cases, and the temperature that it has."""
@@ -241,7 +251,7 @@ class NeuralModel(ABC, Generic[C, S]):
             raise BundleError(
                 f"{folder} has weights for {shape.num_items} items, the catalog has {len(catalog)}."
             )
-        network = network_of(shape)
+        network = network_of(shape, item_codes(catalog))
         network.load_weights(load_weights(folder, cls.weight_shapes(shape)))
         model._network, model._shape = network, shape
         model._groups = item_groups(catalog)
@@ -254,23 +264,6 @@ class NeuralModel(ABC, Generic[C, S]):
 
 
 _train = train  # `train` is also the name of the training histories in `fit`
-
-
-def item_groups(catalog: Catalog) -> Int64:
-    """Group of each item, [V + 1]: itself, its category or its platform, the finest that fits.
-
-    At most `MOST_GROUPS` groups, numbered from 0 in the order of the catalog; without a category or
-    a platform an item is of group 0, and so is padding.
-    """
-    if len(catalog) <= MOST_GROUPS:
-        return np.maximum(np.arange(len(catalog) + 1) - 1, 0)
-    for column in (columns.CATEGORY, columns.PLATFORM):
-        names = catalog.table[column]
-        if 1 < names.n_unique() <= MOST_GROUPS:
-            known = names.drop_nulls().unique(maintain_order=True)
-            codes = names.replace_strict(known, np.arange(len(known)), default=0)
-            return np.append(0, codes.to_numpy()).astype(np.int64)
-    return np.zeros(len(catalog) + 1, dtype=np.int64)
 
 
 def _with_shuffle(
@@ -290,7 +283,20 @@ def _with_shuffle(
     return training.model_copy(update={"shuffle": shuffle})
 
 
-def _identity(config: NeuralConfig, shape: Shape, train: Histories, seed: int) -> dict[str, Any]:
+def _with_period(training: TrainingConfig, validation: Cases) -> TrainingConfig:
+    """The config with a period as long as that of validation, unless it has one."""
+    asked, until = validation.as_of, validation.until
+    if training.period_days is not None or training.loss != "softmax":
+        return training
+    if asked is None or until is None or len(asked) == 0:
+        return training
+    days = float((until - asked.min()) / DAY)
+    return training.model_copy(update={"period_days": days if days > 0 else None})
+
+
+def _identity(
+    config: NeuralConfig, shape: Shape, train: Histories, codes: Int64, seed: int
+) -> dict[str, Any]:
     """What a checkpoint must agree with: everything that changes the resulting bytes."""
     library = "torch" if config.engine == "torch" else "tensorflow-cpu"
     chosen = config.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
@@ -302,13 +308,13 @@ def _identity(config: NeuralConfig, shape: Shape, train: Histories, seed: int) -
         **{f"training.{key}": value for key, value in chosen.items()},
         **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
         "seed": seed,
-        "data": _digest(train, with_times=bool(getattr(shape, "knows_times", False))),
+        "data": _digest(train, codes, with_times=bool(getattr(shape, "knows_times", False))),
     }
 
 
-def _digest(histories: Histories, *, with_times: bool) -> str:
+def _digest(histories: Histories, codes: Int64, *, with_times: bool) -> str:
     digest = hashlib.sha256()
     times = (histories.times,) if with_times else ()
-    for array in (histories.items, histories.baskets, histories.offsets, *times):
+    for array in (histories.items, histories.baskets, histories.offsets, codes, *times):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]

@@ -10,7 +10,8 @@ from pydantic import Field
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
-from nextbuy.models.neural import NeuralConfig, NeuralModel, item_groups
+from nextbuy.models.items import item_codes, item_groups
+from nextbuy.models.neural import NeuralConfig, NeuralModel
 from nextbuy.nn.network import Weights
 from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes
 from nextbuy.training.batches import has_baskets
@@ -27,7 +28,7 @@ _SHORT: Final = 20.0
 _ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
 _OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50, "patience": 5}
 _OF_LONG: Final = {"epochs": 10, "tokens": 2048, "longest_window": 200}
-_OF_REPEATS: Final = {"epochs": 4, "learning_rate": 2e-3}
+_OF_REPEATS: Final = {"epochs": 6, "learning_rate": 3e-3}
 """Habits are mostly counted, not learnt: more passes are hardly worth their time."""
 
 _SCORED_WHOLE: Final = 20_000
@@ -50,6 +51,9 @@ class TransformerConfig(NeuralConfig):
     taps: int | None = Field(default=None, ge=0, description="of the filter beside attention")
     gated: bool | None = Field(default=None, description="gated residuals and SwiGLU")
     repeats: bool | None = Field(default=None, description="a head for what is bought again")
+    attributes: bool = Field(
+        default=True, description="items share vectors with their platform and category"
+    )
 
 
 class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
@@ -58,6 +62,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
     name: ClassVar[str] = "transformer"
     config_class = TransformerConfig
     shape_class = TransformerShape
+    knows_moments = True
     temperatures = (1.0, 1.25, 1.5, 2.0)
 
     def decided(
@@ -101,6 +106,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
     ) -> TransformerShape:
         """See `NeuralModel.shape_of`."""
         width, blocks, heads = _SIZES[config.size]
+        codes = item_codes(catalog) if config.attributes else np.zeros((0, 1), dtype=np.int64)
         return TransformerShape(
             num_items=len(catalog),
             width=width,
@@ -112,6 +118,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
             dropout=config.dropout or 0.0,
             marks_baskets=has_baskets(train),
             knows_times=train.time_kind == "dates",
+            attributes=tuple(int(codes_V.max()) + 1 for codes_V in codes),
             repeats=bool(config.repeats),
             num_groups=int(item_groups(catalog).max()) + 1 if train.time_kind == "dates" else 0,
         )

@@ -31,6 +31,7 @@ def full_softmax_loss(
     *,
     log_own_N: Tensor | None = None,
     log_rest_N: Tensor | None = None,
+    weights_N: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy of the targets over the whole catalog.
 
@@ -42,14 +43,15 @@ def full_softmax_loss(
         targets_N: Item row, 0..V-1.
         log_own_N: Log-probability of the target by the second source; see the module.
         log_rest_N: Log of the share that the softmax has beside it.
+        weights_N: How much each target counts; None where all count alike.
 
     Returns:
-        -mean log softmax(h W' + b)[target], in nats; `nan` if N is 0.
+        -mean w log softmax(h W' + b)[target], in nats; `nan` if N is 0.
     """
     if len(targets_N) == 0:
         return hidden_MR.sum() * torch.nan
     loss: Tensor = _FullSoftmax.apply(
-        hidden_MR, weight_VR, bias_V, owners_N, targets_N, log_own_N, log_rest_N
+        hidden_MR, weight_VR, bias_V, owners_N, targets_N, log_own_N, log_rest_N, weights_N
     )  # type: ignore[no-untyped-call]
     return loss
 
@@ -67,6 +69,7 @@ class _FullSoftmax(torch.autograd.Function):
         targets_N: Tensor,
         log_own_N: Tensor | None,
         log_rest_N: Tensor | None,
+        weights_N: Tensor | None,
     ) -> Tensor:
         num_states, num_items, num_targets = len(hidden_MR), len(weight_VR), len(targets_N)
         rows = min(num_states, max(_FEWEST_ROWS, _CHUNK_BYTES // (4 * num_items)))
@@ -84,6 +87,7 @@ class _FullSoftmax(torch.autograd.Function):
             row, item = owners_N[here] - start, targets_N[here]
             log_p = p_CV[row, item].clamp_min_(_LEAST).log_()
             likelihoods[here], share = _mixed(log_p, log_own_N, log_rest_N, here)
+            share = share if weights_N is None else share * weights_N[here]
             shares[here] = share
             weights = torch.zeros_like(p_CV[:, 0]).index_add_(0, row, share)
             d_hidden[start : start + rows] = torch.mm(p_CV, weight_VR).mul_(weights[:, None])
@@ -95,13 +99,13 @@ class _FullSoftmax(torch.autograd.Function):
         for gradient in (d_hidden, d_weight, d_bias):
             gradient.mul_(1.0 / num_targets)
         ctx.is_mixed = log_own_N is not None
-        ctx.save_for_backward(d_hidden, d_weight, d_bias, shares / num_targets)
-        return -likelihoods.mean()
+        ctx.save_for_backward(d_hidden, d_weight, d_bias, shares / num_targets, weights_N)
+        return -_mean(likelihoods, weights_N)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight, d_bias, own, rest = _scaled(ctx, gradients[0])
-        return d_hidden, d_weight, d_bias, None, None, own, rest
+        return d_hidden, d_weight, d_bias, None, None, own, rest, None
 
 
 def sampled_softmax_loss(
@@ -115,6 +119,7 @@ def sampled_softmax_loss(
     log_weights_S: Tensor,
     log_own_N: Tensor | None = None,
     log_rest_N: Tensor | None = None,
+    weights_N: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the targets against a sample of the catalog, shared by the batch.
 
@@ -133,6 +138,7 @@ def sampled_softmax_loss(
         log_weights_S: Log of what each stands for, c / e.
         log_own_N: As in `full_softmax_loss`.
         log_rest_N: As in `full_softmax_loss`.
+        weights_N: As in `full_softmax_loss`.
 
     Returns:
         A scalar in nats, an estimate of `full_softmax_loss`.
@@ -142,7 +148,7 @@ def sampled_softmax_loss(
     weight_KR, bias_K, places_N = gathered(weight_VR, bias_V, samples_S, targets_N)
     loss: Tensor = _SampledSoftmax.apply(
         hidden_MR, weight_KR, bias_K, owners_N, places_N, log_weights_S, log_own_N,
-        log_rest_N,
+        log_rest_N, weights_N,
     )  # type: ignore[no-untyped-call]  # fmt: skip
     return loss
 
@@ -174,6 +180,7 @@ class _SampledSoftmax(torch.autograd.Function):
         log_weights_S: Tensor,
         log_own_N: Tensor | None,
         log_rest_N: Tensor | None,
+        weights_N: Tensor | None,
     ) -> Tensor:
         num_samples, num_targets = len(log_weights_S), len(owners_N)
         samples_SR, targets_NR = weight_KR[:num_samples], weight_KR[num_samples:]
@@ -190,6 +197,7 @@ class _SampledSoftmax(torch.autograd.Function):
         total_N[hit] -= again
         total_N.clamp_min_(0.0).add_(own_N)
         likelihoods, share_N = _mixed(z_N - total_N.log(), log_own_N, log_rest_N, slice(None))
+        share_N = share_N if weights_N is None else share_N * weights_N
         scale_N = share_N / (total_N * num_targets)
         e_MS.mul_(hidden_MR.new_zeros(len(hidden_MR)).index_add_(0, owners_N, scale_N)[:, None])
         e_MS.index_put_(twice, -again * scale_N[hit], accumulate=True)
@@ -198,13 +206,13 @@ class _SampledSoftmax(torch.autograd.Function):
         d_weight = torch.cat([torch.mm(e_MS.t(), hidden_MR), h_NR * d_z_N[:, None]])
         d_bias = torch.cat([e_MS.sum(0), d_z_N])
         ctx.is_mixed = log_own_N is not None
-        ctx.save_for_backward(d_hidden, d_weight, d_bias, share_N / num_targets)
-        return -likelihoods.mean()
+        ctx.save_for_backward(d_hidden, d_weight, d_bias, share_N / num_targets, weights_N)
+        return -_mean(likelihoods, weights_N)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight, d_bias, own, rest = _scaled(ctx, gradients[0])
-        return d_hidden, d_weight, d_bias, None, None, None, own, rest
+        return d_hidden, d_weight, d_bias, None, None, None, own, rest, None
 
 
 def _mixed(
@@ -218,12 +226,17 @@ def _mixed(
     return both, (by_softmax - both).exp_()
 
 
+def _mean(likelihoods: Tensor, weights_N: Tensor | None) -> Tensor:
+    return likelihoods.mean() if weights_N is None else (likelihoods * weights_N).mean()
+
+
 def _scaled(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients that `forward` made, times the one from outside."""
-    d_hidden, d_weight, d_bias, shares = ctx.saved_tensors
+    d_hidden, d_weight, d_bias, shares, weights_N = ctx.saved_tensors
     own = rest = None
     if ctx.is_mixed:
-        own, rest = (shares - 1.0 / len(shares)) * gradient, -shares * gradient
+        whole = 1.0 / len(shares) if weights_N is None else weights_N / len(shares)
+        own, rest = (shares - whole) * gradient, -shares * gradient
     if gradient != 1.0:
         d_hidden, d_weight, d_bias = (t * gradient for t in (d_hidden, d_weight, d_bias))
     return d_hidden, d_weight, d_bias, own, rest

@@ -114,14 +114,14 @@ class RepeatHead(nn.Module):
         self.gate_inner = nn.Linear(num_summaries + width, hidden)
         self.gate_outer = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, states_MD: Tensor, own: OwnTensors, embedding_VD: Tensor) -> Repeats:
-        """See `Repeats`."""
+    def forward(self, states_MD: Tensor, own: OwnTensors, items_PD: Tensor) -> Repeats:
+        """See `Repeats`; `items_PD` are the vectors of the own items."""
         owners = own.owners
         by_features = self.linear(own.features) + self.outer(F.silu(self.inner(own.features)))
         wanted_MD = self.context(states_MD) * (self.context_scale / math.sqrt(states_MD.shape[1]))
         # index_select: the backward pass of indexing adds up in any order on several cores.
         wanted_PD = wanted_MD.index_select(0, owners)
-        fits = (wanted_PD * embedding_VD.index_select(0, own.items)).sum(1)
+        fits = (wanted_PD * items_PD).sum(1)
         scores = by_features[:, 0] + self.propensity(own.items)[:, 0] + fits
         if self.cadence is not None:
             scores = torch.logaddexp(scores, self._due(own, self.cadence.weight))

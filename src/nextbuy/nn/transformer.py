@@ -10,7 +10,7 @@ so can answer for one position only; a filter in time answers for all of them. A
 many baskets lie between two purchases (rotary embeddings, Su et al. 2021) and no absolute place: a
 place counted from the end of a training history would tell how much is still to come. With `gated`,
 blocks are those of LiGR (Borisyuk et al. 2024): gated residuals and SwiGLU. Items have one table,
-for what was bought and for what is scored.
+for what was bought and for what is scored, in which they can share vectors with their kind.
 
 Legend: B sequences, L positions, M states that are asked, D width, H heads, C channels of a head,
 V items, T taps.
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nextbuy.nn.dropout import drop
+from nextbuy.nn.item_table import ItemTable
 from nextbuy.nn.network import CatalogNetwork, Sequences, Weights
 from nextbuy.nn.own_items import FEATURES, FIRST_WEIGHTS, SUMMARIES
 from nextbuy.nn.repeat_head import OwnTensors, RepeatHead, Repeats, initial_head
@@ -64,6 +65,9 @@ class TransformerShape(BaseModel):
         default=False, description="tell each position whether its purchase opens a new basket"
     )
     knows_times: bool = Field(default=False, description="tell the time between purchases")
+    attributes: tuple[int, ...] = Field(
+        default=(), description="codes of each attribute that items share, as their platform"
+    )
     repeats: bool = Field(default=False, description="a head for what is bought again")
     num_groups: int = Field(
         default=0, ge=0, description="groups of items with a cadence of their own; 0 is without"
@@ -167,12 +171,17 @@ class Block(nn.Module):
 
 
 class TransformerNetwork(CatalogNetwork):
-    """The network; `states` is everything before the scores."""
+    """The network; `states` is everything before the scores.
 
-    def __init__(self, shape: TransformerShape) -> None:
+    Args:
+        shape: Sizes.
+        codes: Of the attributes of items, [A, V + 1], if the shape has attributes.
+    """
+
+    def __init__(self, shape: TransformerShape, codes: Tensor | None = None) -> None:
         super().__init__()
         self.shape = shape
-        self.embedding = nn.Embedding(shape.num_items + 1, shape.width)
+        self.embedding = ItemTable(shape.num_items, shape.width, shape.attributes, codes)
         self.norm_first, self.norm_last = nn.LayerNorm(shape.width), nn.LayerNorm(shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
         self.bias = nn.Parameter(torch.zeros(shape.num_items))
@@ -219,12 +228,12 @@ class TransformerNetwork(CatalogNetwork):
         """What of the own items is bought again; None without a repeat head."""
         if self.repeat_head is None:
             return None
-        found: Repeats = self.repeat_head(states_MR, own, self.embedding.weight)
+        found: Repeats = self.repeat_head(states_MR, own, self.embedding(own.items))
         return found
 
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, D] and biases [V] of the items 1..V."""
-        return self.embedding.weight[1:], self.bias
+        return self.embedding.rows(), self.bias
 
 
 def weight_shapes(shape: TransformerShape) -> dict[str, tuple[int, ...]]:

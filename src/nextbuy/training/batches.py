@@ -12,6 +12,7 @@ Legend: W windows, B windows of a batch, L positions, M states that are asked, N
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items
 from nextbuy.nn.transformer import NUM_GAPS
 from nextbuy.seeding import generator
 from nextbuy.splitting.baskets import basket_starts
+
+_HOUR: Final = DAY // 24
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -36,9 +39,11 @@ class Batch:
         gaps: Bucket of the time between the two purchases before each position, [B, L]; None where
             time is only an order.
         days: From the purchase before each position to the moment when the position is asked, which
-            lies between it and the position's own and is drawn uniformly, [B, L]; `nan` where there
-            is none before. None where time is only an order.
+            lies between it and the position's own and is drawn (see `Asking`), [B, L]; `nan` where
+            there is none before. None where time is only an order.
         moments: These moments, UTC microseconds, [B, L]; or None.
+        weights: How much the targets of a basket that is opened at a position count, [B, L]; None
+            where each target counts once.
         own: Own items of the states of `questions()`, where they were asked for.
     """
 
@@ -49,6 +54,7 @@ class Batch:
     gaps: Int64 | None = None
     days: Float32 | None = None
     moments: Int64 | None = None
+    weights: Float32 | None = None
     own: OwnItems | None = None
 
     @property
@@ -62,7 +68,10 @@ class Batch:
         asked_N = rows_N * self.targets.shape[1] + self.openings[rows_N, columns_N]
         states_M, owners_N = np.unique(asked_N, return_inverse=True)
         return Questions(
-            states=states_M, owners=owners_N, targets=self.targets[rows_N, columns_N] - 1
+            states=states_M,
+            owners=owners_N,
+            targets=self.targets[rows_N, columns_N] - 1,
+            weights=None if self.weights is None else self.weights.reshape(-1)[asked_N],
         )
 
 
@@ -74,11 +83,13 @@ class Questions:
         states: Places in the flattened grid [B * L] of the states that are asked, ascending; [M].
         owners: Which of these states each target is asked of, 0..M-1; [N].
         targets: Item rows, 0..V-1; [N].
+        weights: How much each target counts, about 1 in the mean, [N]; None where all do alike.
     """
 
     states: Int64
     owners: Int64
     targets: Int64
+    weights: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -91,6 +102,46 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """When training asks, and how much an answer counts, so that it is like a test.
+
+    A test asks at one moment, about answers within a period from it on. A moment falls into a long
+    wait rather than into a short one, and of a wait only the last `period` can be asked. Were a
+    question drawn anywhere in each wait, and each to count once, the rest of a wait would be
+    thought too short: of waits g of density f those asked after e days look like f(g) / g, and not
+    like f(g), g > e. So the question is drawn from what can be asked, and counts by its length; by
+    the square root of it, because by the length itself long waits would be about all that is learnt
+    (docs/experiments.md).
+
+    Attributes:
+        period: Microseconds.
+        mean: Of the square roots, which are divided by it.
+    """
+
+    period: float
+    mean: float
+
+    @classmethod
+    def of(cls, histories: Histories, period_days: float) -> "Asking | None":
+        """For these histories; None where nobody waits, or time is only an order."""
+        if histories.time_kind != "dates" or histories.num_purchases < 2:
+            return None
+        opens = np.zeros(histories.num_purchases, dtype=bool)
+        opens[basket_starts(histories)] = True
+        opens[histories.offsets[:-1][histories.lengths > 0]] = False
+        rows = np.flatnonzero(opens)
+        asking = cls(period=period_days * DAY, mean=1.0)
+        waits = histories.times[rows] - histories.times[rows - 1]
+        mean = float(asking.weights(waits).mean()) if len(rows) else 0.0
+        return replace(asking, mean=mean) if mean > 0 else None
+
+    def weights(self, waits: Int64) -> Float32:
+        """How much waits count, in the mean 1; those under an hour as much as an hour."""
+        asked = np.minimum(np.maximum(waits, _HOUR), self.period)
+        return (np.sqrt(asked) / self.mean).astype(np.float32)
 
 
 def cut_into_windows(histories: Histories, longest: int) -> Windows:
@@ -154,14 +205,16 @@ def epoch_batches(
     start: int = 0,
     shuffle_histories: bool = False,
     facts: PurchaseFacts | None = None,
+    period_days: float | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch, from batch `start` on.
 
     Everything drawn depends on (seed, epoch, batch) only, so an epoch can be entered in its middle.
     Purchases inside a basket are put in random order: that order carries no information. With
     `shuffle_histories` whole windows are, for data whose order carries none either. With `facts`
-    batches have own items.
+    batches have own items. With `period_days` questions are drawn evenly from time: see `_times`.
     """
+    asking = None if period_days is None else Asking.of(histories, period_days)
     order = generator(seed, "windows", epoch).permutation(len(windows))
     order = order[np.argsort(windows.lengths[order], kind="stable")]
     cuts = _cuts(windows.lengths[order], tokens)
@@ -170,7 +223,9 @@ def epoch_batches(
         piece = int(sequence[number])
         members = order[cuts[piece] : cuts[piece + 1]]
         rng = generator(seed, "baskets", epoch, number)
-        batch = _collate(histories, windows, members, rng, shuffle_histories)
+        batch = _collate(
+            histories, windows, members, rng, shuffle_histories=shuffle_histories, asking=asking
+        )
         if facts is not None:
             found = _own_items(histories, facts, windows.starts[members], batch)
             batch = replace(batch, own=found)
@@ -195,7 +250,9 @@ def _collate(
     windows: Windows,
     members: Int64,
     rng: np.random.Generator,
+    *,
     shuffle_histories: bool,
+    asking: Asking | None,
 ) -> Batch:
     starts, lengths = windows.starts[members], windows.lengths[members]
     L = int(lengths.max())
@@ -213,7 +270,7 @@ def _collate(
         items_BL = np.take_along_axis(items_BL, shuffled, axis=1)
     first_input = np.where(opens, 0, histories.items[previous])
     inputs_BL = np.concatenate([first_input[:, None], items_BL[:, :-1]], axis=1).astype(np.int64)
-    gaps_BL, days_BL, moments_BL = _times(histories, rows_BL, opens, rng)
+    gaps_BL, days_BL, moments_BL, weights_BL = _times(histories, rows_BL, opens, rng, asking)
     return Batch(
         inputs=inputs_BL,
         marks=(marks_BL & inside_BL).astype(np.int64),
@@ -222,6 +279,7 @@ def _collate(
         gaps=gaps_BL,
         days=days_BL,
         moments=moments_BL,
+        weights=weights_BL,
     )
 
 
@@ -247,22 +305,31 @@ def _own_items(
 
 
 def _times(
-    histories: Histories, rows_BL: Int64, opens: NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[Int64 | None, Float32 | None, Int64 | None]:
-    """`gaps`, `days` and `moments` of a batch whose purchases are these rows."""
+    histories: Histories,
+    rows_BL: Int64,
+    opens: NDArray[np.bool_],
+    rng: np.random.Generator,
+    asking: Asking | None,
+) -> tuple[Int64 | None, Float32 | None, Int64 | None, Float32 | None]:
+    """`gaps`, `days`, `moments` and `weights` of a batch whose purchases are these rows."""
     if histories.time_kind != "dates":
-        return None, None, None
+        return None, None, None, None
     # The row before the window, twice: its own gap is not known here, nor is it of any use.
     first = np.where(opens, rows_BL[:, 0], rows_BL[:, 0] - 1)[:, None]
     times_BL = histories.times[np.concatenate([first, rows_BL], axis=1)]
     between_BL = np.maximum(np.diff(times_BL, axis=1), 0)
     gaps_BL = np.zeros_like(rows_BL)
     gaps_BL[:, 1:] = gap_buckets(between_BL[:, :-1])
-    waited_BL = (rng.random(between_BL.shape) * between_BL).astype(np.int64)
+    near_BL = between_BL if asking is None else np.minimum(between_BL, asking.period)
+    waited_BL = (between_BL - rng.random(between_BL.shape) * near_BL).astype(np.int64)
+    weights_BL = None
+    if asking is not None:
+        weights_BL = asking.weights(between_BL)
+        weights_BL[opens, 0] = 1.0  # nobody waits for a first basket
     days_BL = (waited_BL / DAY).astype(np.float32)
     gaps_BL[opens, :2] = 0  # nothing lies before the first purchase
     days_BL[opens, 0] = np.nan
-    return gaps_BL, days_BL, times_BL[:, :-1] + waited_BL
+    return gaps_BL, days_BL, times_BL[:, :-1] + waited_BL, weights_BL
 
 
 def gap_buckets(microseconds: NDArray[np.integer] | NDArray[np.float64]) -> Int64:

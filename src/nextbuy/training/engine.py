@@ -58,6 +58,13 @@ class TrainingConfig(BaseModel):
         description="what is learnt: the distribution of the next purchase, or yes and no for each "
         "item (gBCE), whose scores rank but are no log-probabilities; torch only",
     )
+    period_days: float | None = Field(
+        default=None,
+        gt=0,
+        description="days in which answers count: questions are then drawn evenly from time, as "
+        "the test asks them; None lets the validation period decide. For networks that know "
+        "when they are asked, and the softmax loss",
+    )
     sample_size: int | None = Field(
         default=None,
         ge=0,
@@ -131,8 +138,9 @@ def create_engine(
     item_counts: NDArray[np.integer],
     seed: int,
     device: str = "cpu",
+    codes: NDArray[np.int64] | None = None,
 ) -> Engine:
-    """An engine by name, with its weights set.
+    """An engine by name, with its weights set; `codes` as for `network_of`.
 
     Raises:
         ConfigError: If there is no such engine or no such device.
@@ -149,7 +157,7 @@ def create_engine(
         from nextbuy.training.torch_engine import TorchEngine
 
         return TorchEngine(
-            shape, config, weights=weights, sampler=sampler, seed=seed, device=device
+            shape, config, weights=weights, sampler=sampler, seed=seed, device=device, codes=codes
         )
     if name == "tensorflow":
         from nextbuy.training.tensorflow_engine import TensorFlowEngine

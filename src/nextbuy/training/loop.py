@@ -148,6 +148,7 @@ class _Run:
             self.histories, self.windows,
             tokens=self.config.tokens, seed=self.seed, epoch=state.epoch, start=state.batch,
             shuffle_histories=self.config.shuffle == "histories", facts=self.facts,
+            period_days=self.config.period_days,
         )  # fmt: skip
         for batch in batches:
             place = max(state.step, int(self.clock.gone() * num_steps))

@@ -37,13 +37,18 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def network_of(shape: Shape) -> Network:
-    """The network that has this shape, without weights."""
+def network_of(shape: Shape, codes: NDArray[np.int64] | None = None) -> Network:
+    """The network that has this shape, without weights.
+
+    Args:
+        shape: Sizes.
+        codes: Of the attributes of items, [A, V + 1], for a shape that has attributes.
+    """
     if isinstance(shape, LstmRnnShape):
         return LstmRnnNetwork(shape)
     if isinstance(shape, GruShape):
         return GruNetwork(shape)
-    return TransformerNetwork(shape)
+    return TransformerNetwork(shape, None if codes is None else torch.from_numpy(codes))
 
 
 def own_tensors(own: OwnItems) -> OwnTensors:
@@ -70,12 +75,13 @@ class TorchEngine:
         sampler: ItemSampler | None,
         seed: int,
         device: str = "cpu",
+        codes: NDArray[np.int64] | None = None,
     ) -> None:
         self._device = torch_device(device)
         self._config = config
         self._sampler = sampler
         self._seed = seed
-        self._network = network_of(shape).to(self._device)
+        self._network = network_of(shape, codes).to(self._device)
         self._network.load_weights(weights)
         self._parameters = self._network.trained_parameters()
         decay = config.ema_decay
@@ -100,6 +106,8 @@ class TorchEngine:
             loss = self._gbce(hidden_MR, owners_N, targets_N, step)
         else:
             mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
+            if asked.weights is not None:
+                mixed["weights_N"] = self._moved(asked.weights)
             loss = self._softmax(hidden_MR, owners_N, targets_N, mixed, step)
         value = float(loss.item())
         if math.isfinite(value):
