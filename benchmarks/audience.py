@@ -6,8 +6,9 @@
 The Complete Journey (from its package; ten most bought categories, 14 days) and `world:market` (ten
 most bought platforms, 7 days). A predictor is trained under the temporal split and asked at the
 moment at which its test period begins, through `Predictor.audience`; nothing after it taught it.
-Frequency ranks by the number of purchases of the target, recency by the latest of them; ties are
-broken by the order of users. The truth is simulated: a segment is drawn from the exact posterior,
+Frequency ranks by the number of baskets with the target, recency by the latest of them; ties are
+broken by the order of users. Beside each calibration error stands what it would be by chance if
+every probability were right. The truth is simulated: a segment is drawn from the exact posterior,
 then purchases by the laws of the world. It ranks by one half of the draws and is judged by the
 other, so that its precision is in expectation, and a little below what can be reached. Prints a
 table, then one JSON object.
@@ -111,7 +112,8 @@ def one_target(
     before, after = pl.col("at") < start, pl.col("at") >= start
     within = after & (pl.col("at") < start + days * DAY)
     each = log.group_by(columns.USER).agg(
-        before.sum().alias("frequency"), pl.col("at").filter(before).max().alias("recency"),
+        pl.col("at").filter(before).n_unique().alias("frequency"),
+        pl.col("at").filter(before).max().alias("recency"),
         within.any().alias("bought"), pl.col("money").filter(within).sum(),
     )  # fmt: skip
     # In the order of users, so that equal scores are broken alike in all rankings.
@@ -125,7 +127,8 @@ def one_target(
     said = rows["probability"].to_numpy()
     found: dict[str, Any] = {
         "name": target.name, "users": rows.height, "bought": float(bought.mean()),
-        "said": float(said.mean()), "ece": reliability(said, bought).ece, "seconds": seconds,
+        "said": float(said.mean()), "ece": reliability(said, bought).ece,
+        "ece_by_chance": error_by_chance(said), "seconds": seconds,
     }  # fmt: skip
     for name in ("probability", "frequency", "recency"):
         scores = rows[name].to_numpy().astype(np.float64)
@@ -148,6 +151,12 @@ def purchases_of(predictor: Predictor, target: Target) -> pl.DataFrame:
         columns.USER, pl.col(columns.TIME).dt.epoch("us").alias("at"),
         (pl.col(columns.PRICE) * pl.col(columns.QUANTITY)).fill_null(0.0).alias("money"),
     )  # fmt: skip
+
+
+def error_by_chance(said: Any) -> float:
+    """Mean calibration error over logs in which every probability came true."""
+    rng = generator(0, "benchmark of audiences", "chance")
+    return float(np.mean([reliability(said, rng.random(len(said)) < said).ece for _ in range(100)]))
 
 
 def pooled_error(rows: list[dict[str, Any]]) -> float:
@@ -222,26 +231,36 @@ def print_table(name: str, facts: dict[str, Any]) -> None:
     print(f"\n{name}: within {facts['days']} days, {facts['users']:,} users, {facts['best_model']}")
     rankings = [r for r in ("probability", "frequency", "recency", "limit", "limit_realised")
                 if r in facts["targets"][0]]  # fmt: skip
-    heads = [f"{r[:14]:>15}" for r in rankings]
-    print(
-        f"{'':<26}{'bought':>8}{'ece':>7}{''.join(heads)}   precision, lift, gain of the best tenth"
-    )
-    for row in facts["targets"]:
-        cells = [
-            f"  {row[r]['precision'][0]:.3f} {row[r]['lift'][0]:4.1f} {row[r]['gain'][0]:.2f}"[-15:]
+    heads = "".join(f"{r:>18}" for r in rankings)
+    print("of the best tenth: precision, lift, gain")
+    print(f"{'':<24}{'bought':>7}{'ece':>6}{'chance':>8}{heads}")
+    for row in [*facts["targets"], mean_row(facts["targets"], rankings)]:
+        cells = "".join(
+            f"{row[r]['precision'][0]:>8.3f}{row[r]['lift'][0]:>5.1f}{row[r]['gain'][0]:>5.2f}"
             for r in rankings
-        ]
-        print(f"{row['name'][:25]:<26}{row['bought']:>8.3f}{row['ece']:>7.3f}{''.join(cells)}")
-    means = {r: [np.mean([row[r][m][0] for row in facts["targets"]])
-                 for m in ("precision", "lift", "gain")] for r in rankings}  # fmt: skip
-    cells = [f"  {p:.3f} {lift:4.1f} {g:.2f}"[-15:] for p, lift, g in means.values()]
-    print(f"{'mean':<26}{np.mean([r['bought'] for r in facts['targets']]):>8.3f}"
-          f"{np.mean([r['ece'] for r in facts['targets']]):>7.3f}{''.join(cells)}")  # fmt: skip
+        )
+        errors = f"{row['ece']:>6.3f}{row['ece_by_chance']:>8.3f}"
+        print(f"{row['name'][:23]:<24}{row['bought']:>7.3f}{errors}{cells}")
     print(f"calibration error of all targets together: asked .020, seen {facts['pooled_ece']:.4f}")
     for r in ("frequency", "recency"):
         better = sum(row["probability"]["precision"][0] > row[r]["precision"][0]
                      for row in facts["targets"])  # fmt: skip
         print(f"above {r} in precision of the best tenth: asked 10 of 10, seen {better}")
+
+
+def mean_row(rows: list[dict[str, Any]], rankings: list[str]) -> dict[str, Any]:
+    """The means over targets."""
+    numbers = {
+        key: np.mean([row[key] for row in rows]) for key in ("bought", "ece", "ece_by_chance")
+    }
+    of_rankings = {
+        ranking: {
+            measure: [np.mean([row[ranking][measure][0] for row in rows])]
+            for measure in ("precision", "lift", "gain")
+        }
+        for ranking in rankings
+    }
+    return {"name": "mean", **numbers, **of_rankings}
 
 
 if __name__ == "__main__":
