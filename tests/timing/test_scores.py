@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from nextbuy.timing.scores import pit_histogram, score
+from nextbuy.timing.scores import in_words, pit_histogram, score
 from nextbuy.timing.waits import Waits
 from tests.timing.poisson import PoissonOutlook
 
@@ -96,3 +96,35 @@ def test_too_narrow_intervals_have_much_at_both_ends():
     found = pit_histogram(ndtr(2 * z), np.ones(20_000, dtype=bool))
     assert found[[0, 9]] == pytest.approx([0.26, 0.26], abs=0.02)
     assert (found[1:9] < 0.1).all()
+
+
+FACTS = {
+    "reason": None, "weights": {"bg-nbd": 0.0, "renewal": 1.0}, "left_out": {},
+    "num_users": 1200, "test_days": 30.4, "horizons": [7],
+    "scores": {"blend": {"log_likelihood": -2.25, "coverage_80": 0.79, "p_buy_7d": 0.2,
+                         "bought_7d": 0.25, "brier_7d": 0.16, "ece_7d": 0.05}},
+}  # fmt: skip
+
+
+def test_a_person_reads_the_scores_beside_the_limit_and_the_members():
+    new = FACTS | {
+        "scores": {"blend": FACTS["scores"]["blend"] | {"quantile_loss": 3.5}},
+        "limit": {"log_likelihood": -2.125, "quantile_loss": 3.25, "brier_7d": 0.15},
+        "blend_minus": {"bg-nbd": {"difference": 0.125, "low": -0.01, "high": 0.26}},
+    }
+    assert in_words(new) == [
+        "timing = 100 % renewal",
+        "when, on 1,200 customers and 30 days: log-likelihood a wait -2.250 (limit -2.125), "
+        "quantile loss 3.50 (limit 3.25) days, 79 % inside 80 % intervals",
+        "buys within 7 days: said 20.0 %, came 25.0 %, Brier 0.160 (limit 0.150), "
+        "calibration error 0.050",
+        "log-likelihood a wait of the blend, minus bg-nbd +0.1250 (-0.0100 to +0.2600)",
+    ]
+
+
+def test_an_older_bundle_says_what_it_knows():
+    assert in_words(FACTS)[1:] == [
+        "when, on 1,200 customers and 30 days: log-likelihood a wait -2.250, "
+        "79 % inside 80 % intervals",
+        "buys within 7 days: said 20.0 %, came 25.0 %, Brier 0.160, calibration error 0.050",
+    ]
