@@ -22,8 +22,14 @@ from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FittedModel, Model
-from nextbuy.predictor.answers import best_offers
+from nextbuy.predictor.answers import Moment, best_offers
 from nextbuy.predictor.budget import TimeBudget
+from nextbuy.predictor.cadence_fit import (
+    FittedCadence,
+    due_table,
+    moments_of,
+    refit_cadence,
+)
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
 from nextbuy.predictor.facts import apart, results_facts, source_facts, together, versions
 from nextbuy.predictor.fitting import (
@@ -40,11 +46,12 @@ from nextbuy.predictor.timing_fit import (
     with_unlisted,
 )
 from nextbuy.progress import Progress, SilentProgress
-from nextbuy.splitting.cases import Split
+from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.choice import choose_split
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import Rules
 from nextbuy.timing.forecaster import Forecaster
+from nextbuy.timing.item_cadence import ItemCadence
 from nextbuy.training.checkpoint import run_lock
 
 
@@ -60,6 +67,7 @@ class Predictor:
         models: Mapping[str, Model],
         facts: Mapping[str, Any],
         forecaster: Forecaster | None = None,
+        cadence: ItemCadence | None = None,
     ) -> None:
         self.config = config
         self.catalog = catalog
@@ -68,6 +76,7 @@ class Predictor:
         self._members: dict[str, Model] = dict(models)
         self.facts = dict(facts)
         self.forecaster = forecaster
+        self.cadence = cadence
         self.leaderboard: list[LeaderboardRow] = []
         self.split: Split | None = None
         self.source: Source | None = None
@@ -126,21 +135,14 @@ class Predictor:
                 run_folder=run_folder, world=world, progress=progress, budget=budget,
             )  # fmt: skip
         predictor.models, predictor.leaderboard = fitted.models, fitted.rows
-        predictor._members = fitted.members
+        predictor._members, predictor.cadence = fitted.members, fitted.cadence.cadence
         predictor.facts |= results_facts(fitted, split, config, world)
         if config.refit_full:
-            predictor._refit(encoded, progress)
+            _refit(predictor, encoded, progress)
             timing = refit_timing(timing, encoded.histories, progress)
         predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
         predictor.facts["timing"] = timing.facts
         return predictor
-
-    def _refit(self, encoded: Encoded, progress: Progress) -> None:
-        """Fit the members again on the whole log, and answer with its whole catalog."""
-        folder = self._run_folder
-        self._members = refit_on_all(self._members, encoded, self.config, folder, progress)
-        self.catalog, self.histories = encoded.catalog, encoded.histories
-        self.models = with_blend(self._members, self.facts.get("blend"))
 
     @property
     def best_model(self) -> str:
@@ -186,10 +188,12 @@ class Predictor:
             raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
         histories = who if isinstance(who, Histories) else self.histories_of(who)
         followed = self.config.rules if rules is None else rules
-        policy = RepeatPolicy.parse(self.config.repeat)
+        assumed = moments_of(self.facts, self.histories, histories)
+        moment = Moment(told=as_of, assumed=assumed, cadence=self.cadence)
         return best_offers(
-            self.models[name], histories, self.catalog, as_of, k=k, policy=policy, rules=followed
-        )
+            self.models[name], histories, self.catalog, moment,
+            k=k, policy=RepeatPolicy.parse(self.config.repeat).by(self.cadence), rules=followed,
+        )  # fmt: skip
 
     def forecast(
         self,
@@ -216,6 +220,31 @@ class Predictor:
             self.forecaster, self.facts, self.histories, who,
             as_of=as_of, horizon_days=horizon_days,
         )  # fmt: skip
+
+    def due(
+        self,
+        who: Sequence[str] | Histories | None = None,
+        *,
+        as_of: datetime | int | Int64 | None = None,
+        within_days: float = 30.0,
+        k: int = 10,
+    ) -> pl.DataFrame:
+        """The k own items that each user most probably buys again `within_days`, by the items' own
+        clocks; `who` and `as_of` as for `forecast`.
+
+        Returns:
+            See `due_table`.
+
+        Raises:
+            ConfigError: If items have no clocks, as without dates, with the reason.
+        """
+        if isinstance(who, Histories):
+            asked = who
+        else:
+            asked = self.histories if who is None else self.histories_of(who)
+        fitted = FittedCadence(cadence=self.cadence, facts=self.facts.get("cadence") or {})
+        moments = moments_of(self.facts, self.histories, asked) if as_of is None else as_of
+        return due_table(fitted, self.catalog, asked, moments, within_days=within_days, k=k)
 
     def histories_of(self, user_ids: Sequence[str]) -> Histories:
         """The known histories of some users; empty for users that the log does not have."""
@@ -250,16 +279,8 @@ class Predictor:
             ConfigError: If the models were fitted again on this very log: it has nothing that they
                 have not seen.
         """
-        source = load_source(
-            data, users=users, seed=self.config.seed, options=options or self.read_options()
-        )
-        if self.config.refit_full:
-            refuse_seen(source.purchases, self.facts["fingerprint"])
-        encoded = encode(source.purchases, level=self.config.level)
-        name = self.facts["protocol"]["split"]
-        split = choose_split(name, encoded.catalog, encoded.histories, seed=self.config.seed)
-        cases = split.test.in_catalog(split.catalog, self.catalog)
-        return evaluate_all(self.models, cases, self.catalog, self.config)
+        cases = _test_cases(self, data, options or self.read_options(), users)
+        return evaluate_all(self.models, cases, self.catalog, self.config, self.cadence)
 
     def save(self, directory: Path) -> Path:
         """Publish a bundle in `directory`, and remove the checkpoints; gives the new folder."""
@@ -268,7 +289,7 @@ class Predictor:
         run |= {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         bundle = Bundle(
             catalog=self.catalog, models=self._members, facts=facts, histories=self.histories,
-            forecaster=self.forecaster, run=run,
+            forecaster=self.forecaster, cadence=self.cadence, run=run,
         )  # fmt: skip
         published = save_bundle(directory, bundle)
         if self._run_folder is not None:
@@ -285,13 +306,11 @@ class Predictor:
         bundle = load_bundle(directory)
         try:
             return cls(
-                config=PredictorConfig.of(**bundle.facts["config"]),
-                catalog=bundle.catalog,
-                histories=bundle.histories,
-                models=bundle.models,
-                facts=together(bundle.facts, bundle.run),
-                forecaster=bundle.forecaster,
-            )
+                config=PredictorConfig.of(**bundle.facts["config"]), catalog=bundle.catalog,
+                histories=bundle.histories, models=bundle.models,
+                facts=together(bundle.facts, bundle.run), forecaster=bundle.forecaster,
+                cadence=bundle.cadence,
+            )  # fmt: skip
         except (KeyError, TypeError, ValidationError, ConfigError) as error:
             raise BundleError(
                 f"The bundle in {directory} has no usable config or blend: {error}"
@@ -305,6 +324,30 @@ def split_name(asked: SplitName, source: Source) -> str:
     if source.name == "world:uniform":
         return "held-out-users"
     return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
+
+
+def _refit(predictor: Predictor, encoded: Encoded, progress: Progress) -> None:
+    """Fit the members again on the whole log, and answer with its whole catalog."""
+    predictor._members = refit_on_all(
+        predictor._members, encoded, predictor.config, predictor._run_folder, progress
+    )
+    predictor.catalog, predictor.histories = encoded.catalog, encoded.histories
+    predictor.models = with_blend(predictor._members, predictor.facts.get("blend"))
+    if predictor.cadence is not None:
+        again = refit_cadence(encoded.histories, encoded.catalog)
+        predictor.cadence, predictor.facts["cadence"] = again.cadence, again.facts
+
+
+def _test_cases(predictor: Predictor, data: Any, options: ReadOptions, users: int | None) -> Cases:
+    """Those of a log, under the protocol of the training and in the predictor's catalog."""
+    config = predictor.config
+    source = load_source(data, users=users, seed=config.seed, options=options)
+    if config.refit_full:
+        refuse_seen(source.purchases, predictor.facts["fingerprint"])
+    encoded = encode(source.purchases, level=config.level)
+    name = predictor.facts["protocol"]["split"]
+    split = choose_split(name, encoded.catalog, encoded.histories, seed=config.seed)
+    return split.test.in_catalog(split.catalog, predictor.catalog)
 
 
 def _mapped(split: Split, run_folder: Path | None) -> Split:
