@@ -1,6 +1,7 @@
 """When an item is due again: gaps by hand, fits beside the truth that made them, clocks on disk."""
 
 import math
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_gaps_are_those_of_a_slow_count(users, day):
     for owner, rows in enumerate(users):
         for item in sorted({i for d, i in rows if d < day}):
             days = sorted({d for d, i in rows if i == item and d < day})
-            logs = [math.log(b - a) for a, b in zip(days, days[1:], strict=False)]
+            logs = [math.log(b - a) for a, b in pairwise(days)]
             squares = sum(x * x for x in logs)
             expected.append((owner, item, len(logs), sum(logs), squares, day - days[-1]))
     found = item_gaps(log_of(*users), moment(day))
@@ -150,21 +151,19 @@ def test_open_gaps_count_so_that_a_short_log_does_not_shorten_the_gaps():
     assert found == pytest.approx(60, rel=0.12)
 
 
-def test_what_is_said_of_the_next_weeks_comes_true(fitted):
-    model, log = fitted
-    early = moment(300)
+def test_what_is_said_of_the_next_weeks_comes_true():
+    log, early = simulated(np.random.default_rng(5), num_users=1_500), moment(300)
     clocks = ItemCadence().fit(log, catalog_of("a", "b"), early).clocks(log, early)
-    again = item_gaps(log, moment(330)).purchases
-    both = item_gaps(log, moment(330))
-    after = dict(zip(zip(both.owners, both.items, strict=True), again, strict=True))
+    later = item_gaps(log, moment(330))
+    after = dict(zip(zip(later.owners, later.items, strict=True), later.purchases, strict=True))
     pairs = zip(clocks.gaps.owners, clocks.gaps.items, clocks.gaps.purchases, strict=True)
     bought = np.array([after[owner, item] > times for owner, item, times in pairs])
     said = clocks.probability_within(30)[:, 0]
-    for low, high in ((0, 0.2), (0.2, 0.6), (0.6, 0.9), (0.9, 1)):
+    for low, high in ((0.0, 0.2), (0.2, 0.6), (0.6, 0.85)):
         those = (said >= low) & (said < high)
-        if those.sum() >= 50:
-            assert bought[those].mean() == pytest.approx(said[those].mean(), abs=0.1)
-    assert np.mean((said - bought) ** 2) < 0.8 * bought.var()
+        assert those.sum() > 300
+        assert bought[those].mean() == pytest.approx(said[those].mean(), abs=0.06)
+    assert np.mean((said - bought) ** 2) < 0.6 * bought.var()
 
 
 def test_a_user_has_a_clock_of_their_own_the_more_gaps_the_more(fitted):
@@ -200,8 +199,8 @@ def test_a_cooldown_by_own_clocks_ends_at_the_early_end_of_the_gap(fitted):
         for day, offered in ((math.floor(days), False), (math.ceil(days) + 1, True)):
             given = apply_repeat_policy(scores, log, np.array([moment(day)]), policy)
             assert np.isfinite(given[0, item]) == offered
-    nothing_bought = apply_repeat_policy(scores, log_of([]), np.array([moment(1)]), policy)
-    assert nothing_bought == pytest.approx(scores, abs=1e-6)
+    unasked = apply_repeat_policy(scores, log_of([]), np.array([moment(1)]), policy)
+    assert unasked == pytest.approx(scores, abs=1e-6)
 
 
 def test_own_clocks_are_refused_without_clocks_or_dates():

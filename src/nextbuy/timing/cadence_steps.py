@@ -16,6 +16,11 @@ from nextbuy.timing.item_gaps import Float64, ItemGaps
 from nextbuy.timing.shrinkage import Shrunk, next_variance
 
 _NEARBY: Final = np.exp(np.linspace(-0.5, 0.5, 3))
+_MOST_REGULAR: Final = 0.01
+"""Gaps are held to scatter by a tenth at least: else who is a day late would seem to be gone."""
+
+_MOST_ALIKE: Final = 1e4
+"""Concentration beyond which users are the same; sums of gamma functions lose digits there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -171,7 +176,7 @@ def _variances(now: Cadences, gaps: ItemGaps, seen: _Seen) -> tuple[float, float
     told = float((np.maximum(n_P - 1, 0) / sigma**2 + (n_P > 0) / total_P**2).sum())
     told += float((seen.returns * np.minimum(bend_P**2, 1.0)).sum()) / sigma**2
     step = float((complete_P - n_P * sigma + open_P).sum()) / sigma**2 / told
-    gap_variance = sigma * float(np.exp(np.clip(step / sigma, -0.5, 0.5)))
+    gap_variance = max(sigma * float(np.exp(np.clip(step / sigma, -0.5, 0.5))), _MOST_REGULAR)
     if tau == 0.0:
         return gap_variance, 0.0
     return gap_variance, next_variance(tau, square_P, n_P / total_P)
@@ -192,7 +197,7 @@ def _concentration(now: Cadences, gaps: ItemGaps, seen: _Seen) -> float:
     low, middle, high = worth
     bend = low - 2.0 * middle + high
     step = 0.25 * (low - high) / bend if bend < 0 else 0.5 * float(np.sign(high - low))
-    return float(now.concentration * np.exp(np.clip(step, -0.5, 0.5)))
+    return min(float(now.concentration * np.exp(np.clip(step, -0.5, 0.5))), _MOST_ALIKE)
 
 
 def _by_item(now: Cadences, gaps: ItemGaps, values_P: Float64) -> Float64:
