@@ -8,8 +8,8 @@ and are asked, of each pair of a user and an own item, when the item is bought a
 seen until the end of the log is censored. `own` has a clock for each user and item, `pooled` one
 for each item, the same for all users. The likelihood is that of the day of the next purchase, or of
 none until the end; `always` says of every pair what share of all pairs was bought again, and is
-told that share by the test period itself. Prints one JSON object, with the CPU seconds that reasons of
-10 offers to 10,000 users take.
+told that share by the test period itself. Prints one JSON object, with the CPU seconds that reasons
+of 10 offers to 10,000 users take.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """When items are due again: clocks beside the models, and the table of what is due."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from nextbuy import columns
+from nextbuy.bundle import Bundle
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.times import microseconds_of
@@ -101,11 +102,10 @@ def moments_of(facts: Mapping[str, Any], stored: Histories, asked: Histories) ->
 
 
 def due_table(
-    fitted: FittedCadence,
-    catalog: Catalog,
-    asked: Histories,
-    as_of: datetime | int | Int64 | None,
+    known: Bundle,
+    who: Sequence[str] | Histories | None,
     *,
+    as_of: datetime | int | Int64 | None,
     within_days: float,
     k: int,
 ) -> pl.DataFrame:
@@ -124,9 +124,14 @@ def due_table(
     Raises:
         ConfigError: If there are no clocks, with the reason, or a number is out of its range.
     """
-    if fitted.cadence is None:
-        why = fitted.facts.get("reason") or "it was trained before items had clocks; train it again"
+    if known.cadence is None:
+        told = known.facts.get("cadence") or {}
+        why = told.get("reason") or "it was trained before items had clocks; train it again"
         raise ConfigError(f"This predictor cannot tell what is due: {why.rstrip('.')}.")
+    asked = known.histories if who is None else who
+    asked = asked if isinstance(asked, Histories) else known.histories.of_users(asked)
+    if as_of is None:
+        as_of = moments_of(known.facts, known.histories, asked)
     if as_of is None:
         raise ConfigError("What is due needs dates, and these purchases have only an order.")
     if not 0 < within_days <= LONGEST or k < 1:
@@ -135,13 +140,13 @@ def due_table(
             f"more than 0 and at most {LONGEST}, items at least 1."
         )
     moments = microseconds_of(as_of) if isinstance(as_of, datetime) else as_of
-    clocks = fitted.cadence.clocks(asked, moments)
+    clocks = known.cadence.clocks(asked, moments)
     p_P = clocks.probability_within(within_days)[:, 0]
     order = np.lexsort((clocks.gaps.items, -p_P, clocks.gaps.owners))
     owners = clocks.gaps.owners[order]
     first = np.searchsorted(owners, owners)
     best = order[np.arange(len(order)) - first < k]
-    return _due_rows(clocks.take(best), catalog, asked, p_P[best])
+    return _due_rows(clocks.take(best), known.catalog, asked, p_P[best])
 
 
 def _due_rows(

@@ -24,12 +24,7 @@ from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FittedModel, Model
 from nextbuy.predictor.answers import Moment, best_offers
 from nextbuy.predictor.budget import TimeBudget
-from nextbuy.predictor.cadence_fit import (
-    FittedCadence,
-    due_table,
-    moments_of,
-    refit_cadence,
-)
+from nextbuy.predictor.cadence_fit import due_table, moments_of, refit_cadence
 from nextbuy.predictor.config import PredictorConfig, SplitName, create_model
 from nextbuy.predictor.facts import apart, results_facts, source_facts, together, versions
 from nextbuy.predictor.fitting import (
@@ -75,8 +70,7 @@ class Predictor:
         self.models = with_blend(models, facts.get("blend"))
         self._members: dict[str, Model] = dict(models)
         self.facts = dict(facts)
-        self.forecaster = forecaster
-        self.cadence = cadence
+        self.forecaster, self.cadence = forecaster, cadence
         self.leaderboard: list[LeaderboardRow] = []
         self.split: Split | None = None
         self.source: Source | None = None
@@ -230,21 +224,13 @@ class Predictor:
         k: int = 10,
     ) -> pl.DataFrame:
         """The k own items that each user most probably buys again `within_days`, by the items' own
-        clocks; `who` and `as_of` as for `forecast`.
-
-        Returns:
-            See `due_table`.
-
-        Raises:
-            ConfigError: If items have no clocks, as without dates, with the reason.
+        clocks; `who` and `as_of` as for `forecast`. For columns and errors see `due_table`.
         """
-        if isinstance(who, Histories):
-            asked = who
-        else:
-            asked = self.histories if who is None else self.histories_of(who)
-        fitted = FittedCadence(cadence=self.cadence, facts=self.facts.get("cadence") or {})
-        moments = moments_of(self.facts, self.histories, asked) if as_of is None else as_of
-        return due_table(fitted, self.catalog, asked, moments, within_days=within_days, k=k)
+        whole = Bundle(
+            catalog=self.catalog, histories=self.histories, models={}, facts=self.facts,
+            cadence=self.cadence,
+        )  # fmt: skip
+        return due_table(whole, who, as_of=as_of, within_days=within_days, k=k)
 
     def histories_of(self, user_ids: Sequence[str]) -> Histories:
         """The known histories of some users; empty for users that the log does not have."""
@@ -305,12 +291,7 @@ class Predictor:
         """
         bundle = load_bundle(directory)
         try:
-            return cls(
-                config=PredictorConfig.of(**bundle.facts["config"]), catalog=bundle.catalog,
-                histories=bundle.histories, models=bundle.models,
-                facts=together(bundle.facts, bundle.run), forecaster=bundle.forecaster,
-                cadence=bundle.cadence,
-            )  # fmt: skip
+            return cls(**_parts(bundle))
         except (KeyError, TypeError, ValidationError, ConfigError) as error:
             raise BundleError(
                 f"The bundle in {directory} has no usable config or blend: {error}"
@@ -324,6 +305,18 @@ def split_name(asked: SplitName, source: Source) -> str:
     if source.name == "world:uniform":
         return "held-out-users"
     return "temporal" if source.purchases.time_kind == "dates" else "leave-last-out"
+
+
+def _parts(bundle: Bundle) -> dict[str, Any]:
+    """What a predictor is made from."""
+    return {
+        "config": PredictorConfig.of(**bundle.facts["config"]),
+        "facts": together(bundle.facts, bundle.run),
+        **{
+            name: getattr(bundle, name)
+            for name in ("catalog", "histories", "models", "forecaster", "cadence")
+        },
+    }
 
 
 def _refit(predictor: Predictor, encoded: Encoded, progress: Progress) -> None:
