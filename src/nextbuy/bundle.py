@@ -23,6 +23,7 @@ from nextbuy.errors import BundleError, ConfigError, DamagedError
 from nextbuy.models import registry
 from nextbuy.models.protocol import Model
 from nextbuy.timing.forecaster import Forecaster
+from nextbuy.timing.item_cadence import ItemCadence
 
 FORMAT: Final = 1
 _ARRAYS: Final = {
@@ -32,6 +33,7 @@ _ARRAYS: Final = {
 _TEXT: Final = (pa.string(), pa.large_string(), pa.string_view())
 _RUN: Final = "run.json"
 _TIMING: Final = "timing"
+_CADENCE: Final = "cadence"
 _KEYS: Final = {"format", "facts", "models", "time_kind"}
 
 
@@ -48,6 +50,7 @@ class Bundle:
         run: What differs from run to run: the moment, the name of the file, seconds; JSON.
         forecaster: When customers buy; None where there is nothing to tell it from, and in bundles
             that are older.
+        cadence: When items are due again; None as for the forecaster.
     """
 
     catalog: Catalog
@@ -56,6 +59,7 @@ class Bundle:
     facts: Mapping[str, Any]
     run: Mapping[str, Any] = field(default_factory=dict)
     forecaster: Forecaster | None = None
+    cadence: ItemCadence | None = None
 
 
 def save_bundle(directory: Path, bundle: Bundle) -> Path:
@@ -78,6 +82,9 @@ def save_bundle(directory: Path, bundle: Bundle) -> Path:
         if bundle.forecaster is not None:
             (folder / _TIMING).mkdir()
             bundle.forecaster.save(folder / _TIMING)
+        if bundle.cadence is not None:
+            (folder / _CADENCE).mkdir()
+            bundle.cadence.save(folder / _CADENCE)
         facts = {
             "format": FORMAT,
             "facts": _as_json(bundle.facts),
@@ -132,13 +139,15 @@ def load_bundle(path: Path) -> Bundle:
         }
         timing = folder / _TIMING
         forecaster = Forecaster.load(timing, histories) if timing.exists() else None
+        clocks = folder / _CADENCE
+        cadence = ItemCadence.load(clocks, len(catalog)) if clocks.exists() else None
     except BundleError:
         raise
     except (DamagedError, ConfigError) as error:
         raise BundleError(f"The bundle cannot be loaded. {error}") from error
     return Bundle(
         catalog=catalog, histories=histories, models=models, facts=stored["facts"], run=run,
-        forecaster=forecaster,
+        forecaster=forecaster, cadence=cadence,
     )  # fmt: skip
 
 

@@ -13,14 +13,16 @@ from tests.splitting.small_logs import DAY, log_of
 HALVES = np.array([[-np.inf, *np.log([1 / 2, 1 / 4, 1 / 4])]], dtype=np.float32)
 
 
-@pytest.mark.parametrize("text", ["allow", "exclude", "cooldown:30", "cooldown:0.5"])
+@pytest.mark.parametrize(
+    "text", ["allow", "exclude", "cooldown:30", "cooldown:0.5", "cooldown:own"]
+)
 def test_a_policy_reads_what_it_writes(text):
     assert str(RepeatPolicy.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "never", "cooldown", "cooldown:", "cooldown:x", "Allow"])
 def test_another_word_is_refused_and_the_words_are_named(text):
-    with pytest.raises(ConfigError, match="allow, exclude or cooldown:DAYS"):
+    with pytest.raises(ConfigError, match=r"allow, exclude, cooldown:DAYS .* or cooldown:own"):
         RepeatPolicy.parse(text)
 
 

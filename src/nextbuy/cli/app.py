@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nextbuy import __version__
-from nextbuy.cli import audience, demo, doctor, evaluate, forecast, predict, report, train
+from nextbuy.cli import audience, demo, doctor, due, evaluate, forecast, predict, report, train
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
 
@@ -27,6 +27,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
+app.command("due")(due.due)
 app.command("report")(report.report)
 
 

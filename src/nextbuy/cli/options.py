@@ -36,7 +36,12 @@ SplitChoice = Annotated[
     typer.Option("--split", help="How train, validation and test are told apart."),
 ]
 Repeat = Annotated[
-    str, typer.Option("--repeat", help="Offer bought items again: allow, exclude, cooldown:DAYS.")
+    str,
+    typer.Option(
+        "--repeat",
+        help="Offer bought items again: allow, exclude, cooldown:DAYS, or cooldown:own, not before "
+        "the item's own clock for this user has begun to be due.",
+    ),
 ]
 Preset = Annotated[
     Literal["fast", "balanced", "best"],

@@ -15,13 +15,15 @@ from nextbuy.data.sources import load_source
 from nextbuy.errors import ConfigError
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FittedModel, Model
-from nextbuy.predictor.answers import best_offers
+from nextbuy.predictor.answers import Moment, best_offers
 from nextbuy.predictor.audience import AudienceRequest, audience_table
+from nextbuy.predictor.cadence_fit import due_table, moments_of
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.predictor.timing_fit import forecast_table
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import Rules
 from nextbuy.timing.forecaster import Forecaster
+from nextbuy.timing.item_cadence import ItemCadence
 
 
 class Answering:
@@ -36,6 +38,7 @@ class Answering:
         models: Mapping[str, Model],
         facts: Mapping[str, Any],
         forecaster: Forecaster | None = None,
+        cadence: ItemCadence | None = None,
     ) -> None:
         self.config = config
         self.catalog = catalog
@@ -43,7 +46,7 @@ class Answering:
         self.models = with_blend(models, facts.get("blend"))
         self._members: dict[str, Model] = dict(models)
         self.facts = dict(facts)
-        self.forecaster = forecaster
+        self.forecaster, self.cadence = forecaster, cadence
 
     @property
     def best_model(self) -> str:
@@ -89,10 +92,12 @@ class Answering:
             raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
         histories = who if isinstance(who, Histories) else self.histories_of(who)
         followed = self.config.rules if rules is None else rules
-        policy = RepeatPolicy.parse(self.config.repeat)
+        assumed = moments_of(self.facts, self.histories, histories)
+        moment = Moment(told=as_of, assumed=assumed, cadence=self.cadence)
         return best_offers(
-            self.models[name], histories, self.catalog, as_of, k=k, policy=policy, rules=followed
-        )
+            self.models[name], histories, self.catalog, moment,
+            k=k, policy=RepeatPolicy.parse(self.config.repeat).by(self.cadence), rules=followed,
+        )  # fmt: skip
 
     def forecast(
         self,
@@ -121,6 +126,24 @@ class Answering:
             self.forecaster, self.facts, self.histories, who, as_of=as_of,
             horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount,
         )  # fmt: skip
+
+    def due(
+        self,
+        who: Sequence[str] | Histories | None = None,
+        *,
+        as_of: datetime | int | Int64 | None = None,
+        within_days: float = 30.0,
+        k: int = 10,
+    ) -> pl.DataFrame:
+        """The k own items that each user most probably buys again `within_days`, by the items' own
+        clocks; `who` and `as_of` as for `forecast`. For columns and errors see `due_table`.
+        """
+        asked = self.histories if who is None else who
+        asked = asked if isinstance(asked, Histories) else self.histories_of(asked)
+        moments = moments_of(self.facts, self.histories, asked) if as_of is None else as_of
+        return due_table(
+            self.cadence, self.facts, self.catalog, asked, moments, within_days=within_days, k=k
+        )
 
     def audience(self, *, as_of: datetime | int | None = None, **asked: Any) -> pl.DataFrame:
         """The users most likely to buy an item, platform or category within some days, best first.

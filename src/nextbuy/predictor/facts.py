@@ -48,6 +48,7 @@ def results_facts(
         "evaluation": {row.model: _in_detail(row.test) for row in fitted.rows},
         "blend": fitted.weights and fitted.weights.model_dump(mode="json"),
         "skipped": fitted.skipped,
+        "cadence": fitted.cadence.facts,
         "scored_share": fitted.scored_share,
     }
 

@@ -17,11 +17,13 @@ from nextbuy.metrics.ranking import Float64
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model
 from nextbuy.predictor.budget import TimeBudget
+from nextbuy.predictor.cadence_fit import FittedCadence, cadences_of
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.predictor.refit import refit
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.repeat import RepeatPolicy
+from nextbuy.timing.item_cadence import ItemCadence
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -71,6 +73,7 @@ class Fitted:
         scored_share: Share of the cases that were scored; below 1 under a time limit.
         refitted: Whether the members learnt from everything before the test.
         asked: What the best on validation said of it, before it learnt from that.
+        cadence: Clocks of the items, learnt from what the members learnt from.
     """
 
     members: dict[str, Model]
@@ -81,6 +84,7 @@ class Fitted:
     scored_share: float
     refitted: bool
     asked: Float64 | None
+    cadence: FittedCadence
 
 
 def fit_and_score(
@@ -114,6 +118,9 @@ def fit_and_score(
         TrainingError: If there was no time or memory for any model.
     """
     options = _options(config, run_folder, progress, budget)
+    refitted = config.refit and not budget.is_limited and split.before_test is not None
+    policy = RepeatPolicy.parse(config.repeat)
+    early, final = cadences_of(split, policy, budget, refitted=refitted)
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
     share = budget.share_of_cases(fitted, split.validation, split.test)
@@ -122,11 +129,8 @@ def fit_and_score(
     if config.blend and len(members) > 1:
         blend, seconds[BLEND] = _blended(members, split, progress)
         weights, fitted[BLEND] = blend.weights, blend
-    validation = {
-        name: _score(model, split.validation, split, config) for name, model in fitted.items()
-    }
+    validation = _score(fitted, split, config, policy.by(early.cadence))
     asked = ask(fitted[min(validation, key=lambda name: validation[name].metrics["loss"])])
-    refitted = config.refit and not budget.is_limited and split.before_test is not None
     if refitted:
         members = _fit_again(members, seconds, split, options)
         fitted = {**members} if weights is None else {**members, BLEND: Blend(members, weights)}
@@ -135,13 +139,13 @@ def fit_and_score(
         LeaderboardRow(
             model=name, weight=shares.get(name), fit_seconds=seconds[name],
             validation=validation[name],
-            test=_score_test(model, split, config, world, progress),
+            test=_score_test(model, split, config, final.cadence, world=world, progress=progress),
         )
         for name, model in fitted.items()
     ]  # fmt: skip
     return Fitted(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
-        skipped=skipped, scored_share=share, refitted=refitted, asked=asked,
+        skipped=skipped, scored_share=share, refitted=refitted, asked=asked, cadence=final,
     )  # fmt: skip
 
 
@@ -221,21 +225,30 @@ def _compared(rows: list[LeaderboardRow], seed: int) -> list[LeaderboardRow]:
     ]
 
 
-def _score(model: FittedModel, cases: Cases, split: Split, config: PredictorConfig) -> Evaluation:
-    """Scores for choices: without intervals."""
-    policy = RepeatPolicy.parse(config.repeat)
-    return evaluate(model, cases, split.catalog, repeat=policy, rules=config.rules, num_resamples=0)
+def _score(
+    fitted: Mapping[str, FittedModel], split: Split, config: PredictorConfig, policy: RepeatPolicy
+) -> dict[str, Evaluation]:
+    """Scores for choices, on validation: without intervals."""
+    return {
+        name: evaluate(
+            model, split.validation, split.catalog,
+            repeat=policy, rules=config.rules, num_resamples=0,
+        )
+        for name, model in fitted.items()
+    }  # fmt: skip
 
 
 def _score_test(
     model: FittedModel,
     split: Split,
     config: PredictorConfig,
+    cadence: ItemCadence | None,
+    *,
     world: World | None,
     progress: Progress,
 ) -> Evaluation:
     progress.about(model.name)
-    policy = RepeatPolicy.parse(config.repeat)
+    policy = RepeatPolicy.parse(config.repeat).by(cadence)
     test = evaluate(
         model, split.test, split.catalog, repeat=policy, rules=config.rules, seed=config.seed,
         progress=progress,
@@ -248,10 +261,14 @@ def _score_test(
 
 
 def evaluate_all(
-    models: Mapping[str, FittedModel], cases: Cases, catalog: Catalog, config: PredictorConfig
+    models: Mapping[str, FittedModel],
+    cases: Cases,
+    catalog: Catalog,
+    config: PredictorConfig,
+    cadence: ItemCadence | None,
 ) -> dict[str, Evaluation]:
-    """Score models as the config says: repeat policy, rules, seed."""
-    policy = RepeatPolicy.parse(config.repeat)
+    """Score models as the config says: repeat policy (with the clocks of items), rules, seed."""
+    policy = RepeatPolicy.parse(config.repeat).by(cadence)
     return {
         name: evaluate(model, cases, catalog, repeat=policy, rules=config.rules, seed=config.seed)
         for name, model in models.items()

@@ -23,6 +23,7 @@ from nextbuy.predictor.timing_fit import FittedTiming, fit_timing
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
+from nextbuy.timing.item_cadence import ItemCadence
 from nextbuy.training.checkpoint import run_lock
 
 
@@ -114,6 +115,7 @@ def evaluate_log(
     config: PredictorConfig,
     *,
     facts: Mapping[str, Any],
+    cadence: ItemCadence | None,
     options: ReadOptions,
     users: int | None,
 ) -> dict[str, Evaluation]:
@@ -125,6 +127,7 @@ def evaluate_log(
         catalog: Of the models.
         config: Of the predictor.
         facts: Of the predictor.
+        cadence: Of the predictor.
         options: How to read the data.
         users: Number of users of a world.
 
@@ -138,7 +141,7 @@ def evaluate_log(
     name = facts["protocol"]["split"]
     split = choose_split(name, encoded.catalog, encoded.histories, seed=config.seed)
     cases = split.test.in_catalog(split.catalog, catalog)
-    return evaluate_all(models, cases, catalog, config)
+    return evaluate_all(models, cases, catalog, config, cadence)
 
 
 def _mapped(split: Split, run_folder: Path | None) -> Split:

@@ -17,6 +17,7 @@ from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.predictor.answering import Answering, with_blend
 from nextbuy.predictor.budget import TimeBudget
+from nextbuy.predictor.cadence_fit import refit_cadence
 from nextbuy.predictor.config import PredictorConfig, create_model
 from nextbuy.predictor.facts import apart, source_facts, together, versions
 from nextbuy.predictor.fitting import LeaderboardRow
@@ -82,6 +83,7 @@ class Predictor(Answering):
         )  # fmt: skip
         fitted, timing = learnt.models, learnt.timing
         predictor.models, predictor._members = fitted.models, fitted.members
+        predictor.cadence = fitted.cadence.cadence
         predictor.leaderboard, predictor.facts = fitted.rows, predictor.facts | learnt.facts
         if config.refit_full:
             predictor._refit(encoded, progress)
@@ -96,6 +98,9 @@ class Predictor(Answering):
         self._members = refit_on_all(self._members, encoded, self.config, folder, progress)
         self.catalog, self.histories = encoded.catalog, encoded.histories
         self.models = with_blend(self._members, self.facts.get("blend"))
+        if self.cadence is not None:
+            again = refit_cadence(encoded.histories, encoded.catalog)
+            self.cadence, self.facts["cadence"] = again.cadence, again.facts
 
     def evaluate(
         self, data: Any, *, options: ReadOptions | None = None, users: int | None = None
@@ -110,7 +115,7 @@ class Predictor(Answering):
                 have not seen.
         """
         return evaluate_log(
-            data, self.models, self.catalog, self.config, facts=self.facts,
+            data, self.models, self.catalog, self.config, facts=self.facts, cadence=self.cadence,
             options=options or self.read_options(), users=users,
         )  # fmt: skip
 
@@ -121,7 +126,7 @@ class Predictor(Answering):
         run |= {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         bundle = Bundle(
             catalog=self.catalog, models=self._members, facts=facts, histories=self.histories,
-            forecaster=self.forecaster, run=run,
+            forecaster=self.forecaster, cadence=self.cadence, run=run,
         )  # fmt: skip
         published = save_bundle(directory, bundle)
         if self._run_folder is not None:
@@ -144,6 +149,7 @@ class Predictor(Answering):
                 models=bundle.models,
                 facts=together(bundle.facts, bundle.run),
                 forecaster=bundle.forecaster,
+                cadence=bundle.cadence,
             )
         except (KeyError, TypeError, ValidationError, ConfigError) as error:
             raise BundleError(

@@ -16,7 +16,7 @@ import polars as pl
 from nextbuy.audience.study import ExpectedDays
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import Encoded
-from nextbuy.data.histories import DAY, UNKNOWN, Histories, Int64
+from nextbuy.data.histories import UNKNOWN, Histories, Int64
 from nextbuy.data.recoding import index_map
 from nextbuy.data.times import microseconds_of
 from nextbuy.data.worlds.world import World
@@ -30,7 +30,7 @@ from nextbuy.splitting.cases import Split
 from nextbuy.splitting.temporal import automatic_cutoffs
 from nextbuy.timing.bg_nbd import BgNbd
 from nextbuy.timing.blend import TimingBlend
-from nextbuy.timing.events import events_before
+from nextbuy.timing.events import events_before, observed_until
 from nextbuy.timing.forecaster import Forecaster, ForecastOptions
 from nextbuy.timing.gamma_gamma import GammaGamma
 from nextbuy.timing.mbg_nbd import MbgNbd
@@ -218,19 +218,12 @@ def forecaster_and_end(
 
 def _moments(histories: Histories, split: Split) -> tuple[int, int, int]:
     """Start of validation, start of the test, and the end of observation."""
-    end = _end(histories)
+    end = observed_until(histories)
     validation, test = split.validation, split.test
     if split.name == "temporal" and validation.as_of is not None and test.as_of is not None:
         return int(validation.as_of[0]), int(test.as_of[0]), end
     test_start, validation_start = automatic_cutoffs(histories)
     return validation_start, test_start, end
-
-
-def _end(histories: Histories) -> int:
-    """When observation ends: the second after the last purchase, or the end of its day if the log
-    knows days only."""
-    only_days = not (histories.times % DAY).any()
-    return int(histories.times.max()) + (DAY if only_days else 1_000_000)
 
 
 def _members(

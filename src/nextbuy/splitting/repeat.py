@@ -1,29 +1,41 @@
 """The repeat policy: may what a user already bought be offered again?
 
-Training, evaluation, prediction and service use the same one, stored in the bundle.
+Evaluation, prediction and service use the same one, stored in the bundle.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, Literal, Protocol
 
 import numpy as np
 
 from nextbuy.data.histories import DAY, Float32, Histories, Int64
 from nextbuy.errors import ConfigError
 
+_OWN: Final = "cooldown:own"
+
+
+class Clock(Protocol):
+    """Knows when items are due again."""
+
+    def not_due(self, histories: Histories, as_of: Int64) -> tuple[Int64, Int64]:
+        """User positions and item indices, as pairs, of what is certainly too early."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatPolicy:
-    """`allow` everything, `exclude` what was bought, or a `cooldown` of some days after buying.
+    """`allow` everything, `exclude` what was bought, or a `cooldown` after buying.
 
     Attributes:
-        kind: Which of them.
+        kind: Which of them; `own` is a cool-down until the early end of the item's own clock.
         days: Only for `cooldown`, above 0: an item bought less than so many days before the moment
             of asking is not offered; exactly so many days later it is.
+        clock: Only for `own`: fitted on what lies before the questions.
     """
 
-    kind: Literal["allow", "exclude", "cooldown"] = "allow"
+    kind: Literal["allow", "exclude", "cooldown", "own"] = "allow"
     days: float | None = None
+    clock: Clock | None = None
 
     ALLOW: ClassVar["RepeatPolicy"]
 
@@ -35,7 +47,7 @@ class RepeatPolicy:
 
     @classmethod
     def parse(cls, text: str) -> "RepeatPolicy":
-        """Read `allow`, `exclude` or `cooldown:DAYS`.
+        """Read `allow`, `exclude`, `cooldown:DAYS` or `cooldown:own`.
 
         Raises:
             ConfigError: If it is none of them.
@@ -44,6 +56,8 @@ class RepeatPolicy:
             return cls()
         if text == "exclude":
             return cls(kind="exclude")
+        if text == _OWN:
+            return cls(kind="own")
         kind, _, days = text.partition(":")
         if kind == "cooldown":
             try:
@@ -51,30 +65,45 @@ class RepeatPolicy:
             except ValueError:
                 pass
         raise ConfigError(
-            "A repeat policy is allow, exclude or cooldown:DAYS (such as cooldown:30); "
-            f"got {text!r}."
+            "A repeat policy is allow, exclude, cooldown:DAYS (such as cooldown:30) or "
+            f"{_OWN}; got {text!r}."
         )
 
     def __str__(self) -> str:
+        if self.kind == "own":
+            return _OWN
         return self.kind if self.days is None else f"cooldown:{self.days:g}"
+
+    def by(self, clock: Clock | None) -> "RepeatPolicy":
+        """The same policy with a clock, if it needs one."""
+        return replace(self, clock=clock) if self.kind == "own" else self
 
     def blocks(self, histories: Histories, as_of: Int64 | None) -> "Blocked":
         """What may not be offered, as pairs of user position and item index.
 
         Raises:
-            ConfigError: If a cooldown is asked of a log whose time is only an order.
+            ConfigError: If a cooldown is asked of a log whose time is only an order, or one by
+                own clocks without a clock.
         """
         if self.kind == "allow":
             return Blocked(users=np.empty(0, np.int64), items=np.empty(0, np.int64))
         users, items = histories.owners, histories.items.astype(np.int64)
+        if self.kind == "exclude":
+            return Blocked(users=users, items=items)
+        if as_of is None or histories.time_kind != "dates":
+            raise ConfigError(
+                f"{self} needs dates, but this log has only an order of purchases. "
+                "Choose --repeat allow or exclude."
+            )
         if self.days is not None:
-            if as_of is None or histories.time_kind != "dates":
-                raise ConfigError(
-                    f"{self} needs dates, but this log has only an order of purchases. "
-                    "Choose --repeat allow or exclude."
-                )
             recent = as_of[users] - histories.times < round(self.days * DAY)
-            users, items = users[recent], items[recent]
+            return Blocked(users=users[recent], items=items[recent])
+        if self.clock is None:
+            raise ConfigError(
+                f"{self} needs the clocks of items, and there are none: nobody bought an item on "
+                "two days. Choose --repeat allow, exclude or cooldown:DAYS."
+            )
+        users, items = self.clock.not_due(histories, as_of)
         return Blocked(users=users, items=items)
 
 
@@ -105,7 +134,7 @@ def apply_repeat_policy(
         a row of `-inf` only. Under `allow` the very array that was given.
 
     Raises:
-        ConfigError: If a cooldown is asked of a log whose time is only an order.
+        ConfigError: As `RepeatPolicy.blocks` does.
     """
     if policy.kind == "allow":
         return log_probabilities

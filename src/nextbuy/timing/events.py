@@ -97,6 +97,13 @@ def events_before(histories: Histories, as_of: int | Int64) -> Events:
     return Events(times=histories.times[first_rows_E], offsets=offsets_of(counts_U), as_of=as_of_U)
 
 
+def observed_until(histories: Histories) -> int:
+    """When observation ends: the second after the last purchase, or the end of its day if the log
+    knows days only."""
+    only_days = not (histories.times % DAY).any()
+    return int(histories.times.max()) + (DAY if only_days else 1_000_000)
+
+
 def event_of_each_purchase(histories: Histories, events: Events) -> tuple[Int64, Int64]:
     """The rows of `histories` that lie before the events' `as_of`, and each one's event."""
     rows_N, opens_N = _seen(histories, events.as_of)

@@ -69,7 +69,7 @@ class NeuralOutlook(Outlook):
         asked = horizons(days)
         if not np.isfinite(asked).all():
             raise ConfigError("Expected purchases were asked forever. Give finite horizons.")
-        longest = max(float(asked.max()), 1e-9)
+        longest = float(asked.max(initial=1e-9))
         places = asked / longest * STEPS
         after_UH = np.empty((len(self), asked.shape[-1]))
         for start in range(0, len(self), _BLOCK):
