@@ -86,11 +86,13 @@ def offers(arguments: argparse.Namespace) -> dict[str, Any]:
     histories, catalog = Histories.from_lists(bought), small_catalog(num_items)
     model = transformer(num_items, arguments.width)
     answers._LARGE = WAYS[arguments.only]
+    nobody_said = answers.Moment(told=None, assumed=None, cadence=None)
 
     def work() -> pl.DataFrame:
         return answers.best_offers(
-            model, histories, catalog, None, k=arguments.k, policy=RepeatPolicy.ALLOW, rules=None
-        )
+            model, histories, catalog, nobody_said, k=arguments.k, policy=RepeatPolicy.ALLOW,
+            rules=None,
+        )  # fmt: skip
 
     before = resident_mib()
     work().write_parquet(arguments.out)

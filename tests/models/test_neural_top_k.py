@@ -138,8 +138,9 @@ def offers(model, monkeypatch, *, large, policy="allow", rules=None, k=4):
     monkeypatch.setattr(answers, "_LARGE", large)
     monkeypatch.setattr(answers, "_MOST_USERS", 4)
     now = np.full(len(asked()), 400 * DAY)
+    moment = answers.Moment(told=now, assumed=now, cadence=None)
     policy = RepeatPolicy.parse(policy)
-    return best_offers(model, asked(), small_catalog(V), now, k=k, policy=policy, rules=rules)
+    return best_offers(model, asked(), small_catalog(V), moment, k=k, policy=policy, rules=rules)
 
 
 def refused(*arguments):

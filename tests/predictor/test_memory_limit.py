@@ -16,8 +16,8 @@ from tests.shop import shop_log
 
 def test_memory_that_is_held_is_counted():
     before = resident_bytes()
-    held = np.ones(64 * MIB, dtype=np.uint8)
-    assert 60 * MIB < resident_bytes() - before < 200 * MIB
+    held = np.ones(512 * MIB, dtype=np.uint8)
+    assert 400 * MIB < resident_bytes() - before < 700 * MIB
     del held
 
 

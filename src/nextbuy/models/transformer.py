@@ -28,7 +28,7 @@ _SHORT: Final = 20.0
 _ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
 _OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50, "patience": 5}
 _OF_LONG: Final = {"epochs": 10, "tokens": 2048, "longest_window": 200}
-_OF_REPEATS: Final = {"epochs": 6, "learning_rate": 3e-3}
+_OF_REPEATS: Final = {"epochs": 4, "learning_rate": 2e-3}
 """Habits are mostly counted, not learnt: more passes are hardly worth their time."""
 
 _SCORED_WHOLE: Final = 20_000
