@@ -16,7 +16,7 @@ from tests.shop import shop_log
 
 EVIL = '<script>alert("1")</script>'
 SECTIONS = ("short", "data", "protocol", "leaderboard", "blend", "calibration", "gains", "slices",
-            "times", "customers", "caveats")  # fmt: skip
+            "times", "audiences", "customers", "caveats")  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -91,7 +91,7 @@ def test_a_dangerous_name_is_shown_as_text(text):
 
 def test_the_pictures_are_whole(text):
     drawn = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawn) == 5  # leaderboard, calibration, gains, two of times
+    assert len(drawn) == 6  # leaderboard, calibration, gains, two of times, audiences
     for picture in drawn:
         assert ElementTree.fromstring(picture).tag.endswith("svg")  # noqa: S314  (our own)
 
@@ -121,6 +121,21 @@ def test_the_forecasts_of_times_are_shown_as_they_were_scored(bundle, text):
     for name, scores in timing["scores"].items():
         assert f"{scores['log_likelihood']:.4f} {scores['quantile_loss']:.3f}" in words, name
     assert "too short to see what comes within 30 and 90 days" in words
+
+
+def test_audiences_are_shown_as_they_were_scored(bundle, text):
+    found = Predictor.load(bundle).facts["audience"]["test"]
+    words = Page(text).text
+    days = found["horizons"][len(found["horizons"]) // 2]
+    rows = [row for row in found["targets"] if row["days"] == days and row["num_buyers"]]
+    assert rows
+    for row in rows:
+        lifts = [f"{row[name]['lift'][0]:.2f}" for name in ("audience", "frequency", "recency")]
+        precision = 100 * row["audience"]["precision"][0]
+        shown = f"{row['name']} {100 * row['bought']:.1f} % {100 * row['probability']:.1f} %"
+        assert f"{shown} {row['ece']:.3f} {precision:.1f} % {' '.join(lifts)}" in words
+    lift = sum(row["audience"]["lift"][0] for row in rows) / len(rows)
+    assert f"The first tenth bought {lift:.1f} times as often" in words
 
 
 def test_where_there_are_no_forecasts_the_reason_is_shown(bundle, tmp_path):
