@@ -73,8 +73,10 @@ LOGS = {
     ),
     "market": Log(
         "world:market",
-        "20,000 made-up users of 47 platforms, whose true probabilities are known.",
+        "20,000 made-up users of 47 platforms, whose true probabilities are known. The transformer "
+        "is told to take eight epochs at .003 (docs/experiments.md), not its four at .002.",
         "world:market",
+        {"options": {"transformer": {"training": {"epochs": 8, "learning_rate": 3e-3}}}},
         preset="balanced",
     ),
     "s3_beauty": Log(
