@@ -264,7 +264,7 @@ def _after_the_first(
     fine_J = np.concatenate([_INSIDE * grid_J[1], grid_J])
     for k, (_, one) in enumerate(pairs):
         first = _first_wait(one, elapsed, fine_J)
-        later = (1.0 - dropout) * -np.expm1(one.log_survival(fine_J[None]))
+        later = (1.0 - dropout) * (1.0 - one.survival(fine_J[None]))
         renewals_JU = _renewals(np.ascontiguousarray(later.T))
         shares_JU = _shares(np.ascontiguousarray(first.T))
         for j in wanted[wanted > 0]:
