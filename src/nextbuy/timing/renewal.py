@@ -247,7 +247,7 @@ def _after_the_first(
     after_UH = np.zeros((len(elapsed), places.shape[-1]))
     for k, (_, one) in enumerate(pairs):
         first = _first_wait(one, elapsed, asked_F)
-        later = (1.0 - dropout) * -np.expm1(one.log_survival(asked_F[None]))
+        later = (1.0 - dropout) * (1.0 - one.survival(asked_F[None]))
         after_UH += w_UK[:, k : k + 1] * after_the_first(first, later, places)
     return after_UH
 
