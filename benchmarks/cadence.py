@@ -15,7 +15,6 @@ of 10 offers to 10,000 users take.
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,6 @@ from nextbuy.timing.item_gaps import ItemGaps, item_gaps
 
 WITHIN = 30
 POWERS = (0.0, 0.25, 0.5, 1.0, 2.0)
-MOST_CASES = 1_000
 
 
 def main() -> None:
@@ -117,12 +115,7 @@ class Due:
 
 def offers(split: Split) -> dict[str, Any]:
     """`personal-frequency` under policies, and with own items weighed by what is due; the power of
-    that is chosen on validation. Of many cases some are asked, evenly spread."""
-    split = replace(
-        split,
-        validation=split.validation.thinned(MOST_CASES),
-        test=split.test.thinned(MOST_CASES),
-    )
+    that is chosen on validation."""
     config = PredictorConfig(models=("personal-frequency",))
     models = {name: create_model(name, config) for name in config.chosen_models}
     own = RepeatPolicy.parse("cooldown:own")
