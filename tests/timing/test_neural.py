@@ -117,6 +117,16 @@ def test_expected_purchases_are_those_of_simulation():
     assert np.abs(seen - counts.mean(axis=0)).max() < (4 * errors + 0.01).max()
 
 
+def test_a_season_that_was_seen_once_tells_nothing():
+    """The same histories a month later in the year; weekdays stay."""
+    now, later = [np.array([0.0, 5.0, 30.0]) + shift for shift in (0.0, 28.0)]
+    outlooks = [
+        fitted().outlook(bought_on(days), moment(days[-1] + 2)).survival([3.0, 20.0])
+        for days in (now, later)
+    ]
+    assert (outlooks[0] == outlooks[1]).all()
+
+
 def test_long_histories_are_read_from_their_newest_events():
     log = stocking_up(30)
     model = small(epochs=1, longest=4).fit(log, moment(120))

@@ -62,7 +62,7 @@ class TimingBlend:
     Attributes:
         members: Fitted models by name.
         weights: By name, sum 1; None before `weigh`.
-        week: None where hours tell nothing, and before `fit` or `weigh`.
+        week: None where hours do not count, and before `fit` or `weigh`.
     """
 
     name: ClassVar[str] = "timing-blend"
@@ -75,15 +75,17 @@ class TimingBlend:
         self.week: Week | None = None
 
     def fit(self, train: Histories, as_of: int | Int64) -> Self:
-        """Fit the members. The weights, if any, stay: they are chosen by `weigh`, before a refit
-        on more data."""
+        """Fit the members. The weights, if any, stay, and so does whether hours count: that is
+        chosen by `weigh`, before a refit on more data."""
         for model in self.members.values():
             model.fit(train, as_of)
-        self.week = Week.of(events_before(train, as_of))
+        if self.weights is None or self.week is not None:
+            self.week = Week.of(events_before(train, as_of))
         return self
 
     def weigh(self, histories: Histories, as_of: int | Int64, waits: Waits) -> Self:
-        """Choose the weights on what came after `as_of`, which no member has seen.
+        """Choose the weights, and whether the hours of the week count, on what came after `as_of`,
+        which no member has seen.
 
         Raises:
             EmptyDataError: If no user bought before `as_of`.
@@ -91,20 +93,19 @@ class TimingBlend:
         known = np.flatnonzero(waits.known)
         if not len(known):
             raise EmptyDataError(f"None of {len(histories)} users bought before the validation.")
+        asked = [each.outlook(histories, as_of).take(known) for each in self.members.values()]
         events = events_before(histories, as_of)
-        self.week = Week.of(events)
-        outlooks = (model.outlook(histories, as_of) for model in self.members.values())
-        logs_MU = np.stack(
-            [
-                log_likelihood(
-                    self._weekly(self._even(each), events.as_of), waits.days, waits.observed
-                )[known]
-                for each in outlooks
-            ]
-        )
-        weights_M = mixture_weights(logs_MU)
-        self.weights = dict(zip(self.members, weights_M.tolist(), strict=True))
-        shares = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights.items())
+        best, counted = -np.inf, Week.of(events)
+        for week in (None,) if counted is None else (None, counted):
+            worth_MU = np.stack(
+                [_worth(each, week, events.as_of[known], waits.take(known)) for each in asked]
+            )
+            weights_M = mixture_weights(worth_MU)
+            reached = float(logsumexp(worth_MU, axis=0, b=weights_M[:, None]).mean())
+            if reached > best:
+                best, self.week = reached, week
+                self.weights = dict(zip(self.members, weights_M.tolist(), strict=True))
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in self._weighed().items())
         _log.info("Timing is blended of %s.", shares)
         return self
 
@@ -112,20 +113,10 @@ class TimingBlend:
         """See `TimingModel.outlook`."""
         chosen = [(name, weight) for name, weight in self._weighed().items() if weight > 0]
         mixed = MixedOutlook(
-            [self._even(self.members[name].outlook(histories, as_of)) for name, _ in chosen],
+            [_even(self.members[n].outlook(histories, as_of), self.week) for n, _ in chosen],
             np.array([weight for _, weight in chosen]),
         )
-        return self._weekly(mixed, events_before(histories, as_of).as_of)
-
-    def _even(self, outlook: Outlook) -> Outlook:
-        """The outlook in even time, if the hours of the week count; those of the log are the same
-        for all members, whether they know them or not."""
-        if self.week is not None and isinstance(outlook, WeeklyOutlook):
-            return outlook.even
-        return outlook
-
-    def _weekly(self, even: Outlook, now_U: Int64) -> Outlook:
-        return even if self.week is None else WeeklyOutlook(even, self.week, now_U)
+        return _weekly(mixed, self.week, events_before(histories, as_of).as_of)
 
     def _weighed(self) -> dict[str, float]:
         if self.weights is None:
@@ -207,6 +198,22 @@ class MixedOutlook(Outlook):
             for log, log_weight in zip(logs[1:], log_weights_MU1[1:], strict=True):
                 mixed = np.logaddexp(mixed, log + log_weight)
         return np.asarray(mixed)
+
+
+def _even(outlook: Outlook, week: Week | None) -> Outlook:
+    """A member's outlook in even time, if the blend counts the hours of the week: they are those of
+    the log, whether a member knows them or not."""
+    return outlook.even if week is not None and isinstance(outlook, WeeklyOutlook) else outlook
+
+
+def _weekly(even: Outlook, week: Week | None, now_U: Int64) -> Outlook:
+    return even if week is None else WeeklyOutlook(even, week, now_U)
+
+
+def _worth(outlook: Outlook, week: Week | None, now_U: Int64, waits: Waits) -> Float64:
+    """Log-likelihood of waits under a member that is asked with or without the hours, [U]."""
+    asked = _weekly(_even(outlook, week), week, now_U)
+    return log_likelihood(asked, waits.days, waits.observed)
 
 
 def mixture_weights(logs_MU: Float64) -> Float64:

@@ -25,6 +25,7 @@ NUM_FEATURES: Final = 20
 MEAN_GAP: Final = 4
 """The feature that guesses the next gap."""
 
+_SEASON: Final = slice(17, 20)
 _YEAR_DAYS: Final = 365.25
 _LEAST_SPREAD: Final = 0.1
 _LONGEST: Final = 8.0
@@ -75,7 +76,7 @@ def event_features(histories: Histories, events: Events, scales: Scales) -> Floa
 
     In this order: the gap since the event before, whether there was one, how many there were, the
     time since the first, mean and spread of the gaps so far; purchases and money; the weekday (7);
-    hour, as sine and cosine; season, two pairs of sine and cosine.
+    hour, as sine and cosine; season, as sine and cosine of the year and sine of its half.
     """
     x_EF = np.zeros((len(events.times), NUM_FEATURES), dtype=np.float32)
     x_EF[:, :6] = _rhythm(events, scales.gap)
@@ -84,8 +85,16 @@ def event_features(histories: Histories, events: Events, scales: Scales) -> Floa
     days_E = events.times // DAY
     x_EF[np.arange(len(days_E)), 8 + (days_E + 3) % 7] = 1.0  # 1970-01-01 was a Thursday
     x_EF[:, 15:17] = _circle(events.times / DAY, 1.0)
-    x_EF[:, 17:19] = _circle(events.times / DAY, _YEAR_DAYS)
-    x_EF[:, 19] = _circle(events.times / DAY, _YEAR_DAYS / 2.0)[:, 0]
+    season = [_circle(events.times / DAY, _YEAR_DAYS / part) for part in (1.0, 2.0)]
+    x_EF[:, _SEASON] = np.concatenate([season[0], season[1][:, :1]], axis=1)
+    return x_EF
+
+
+def without_season(x_EF: Float32, events: Events) -> Float32:
+    """Features without the season, in place, where the log is shorter than a year: then each season
+    was seen once at most, and what a network learns of it is the trend."""
+    if np.ptp(events.times) < _YEAR_DAYS * DAY:
+        x_EF[:, _SEASON] = 0.0
     return x_EF
 
 

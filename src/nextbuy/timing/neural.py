@@ -38,6 +38,7 @@ from nextbuy.timing.event_features import (
     event_features,
     log_days,
     scales_of,
+    without_season,
 )
 from nextbuy.timing.events import Events, Float64, events_before
 from nextbuy.timing.neural_outlook import NeuralOutlook
@@ -128,7 +129,7 @@ class NeuralTiming:
         week = Week.of(events)
         if week is not None:
             days_E = week.even_days(events.times, days_E[:, None])[:, 0]
-        x_EF = event_features(histories, events, scales)
+        x_EF = without_season(event_features(histories, events, scales), events)
         waited = _newest(
             Waited(
                 features=x_EF,

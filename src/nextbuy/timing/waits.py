@@ -31,6 +31,10 @@ class Waits:
         """Users whose wait says something."""
         return ~np.isnan(self.days)
 
+    def take(self, users: NDArray[np.integer]) -> "Waits":
+        """Those of some users, in the order given."""
+        return Waits(days=self.days[users], observed=self.observed[users])
+
 
 def waits_after(histories: Histories, as_of: int | Int64, until: int | Int64) -> Waits:
     """Each user's wait from `as_of` on, seen until `until` (exclusive).
