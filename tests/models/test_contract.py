@@ -14,6 +14,7 @@ from nextbuy.models.lstm_rnn import LstmRnn, LstmRnnConfig
 from nextbuy.models.markov import Markov
 from nextbuy.models.personal_frequency import PersonalFrequency
 from nextbuy.models.popularity import Popularity
+from nextbuy.models.protocol import top_k
 from nextbuy.models.recency_popularity import RecencyPopularity
 from nextbuy.models.registry import MODELS
 from nextbuy.models.tifu_knn import TifuKnn, TifuKnnConfig
@@ -224,6 +225,13 @@ class LoadsAnything(Popularity):
         return model
 
 
+class ForgetsWhatIsBlocked(Popularity):
+    """Searches, and offers what may not be offered."""
+
+    def top_k(self, histories, as_of, k, *, blocked):
+        return top_k(self.log_probabilities(histories, as_of), k)
+
+
 class RefusesEverything(Popularity):
     @classmethod
     def load(cls, folder, catalog):
@@ -241,6 +249,7 @@ BROKEN = [
     ("depends_on_its_own_history", answers(lambda p, *_: p + np.float32(1e-4 * len(p)))),
     ("depends_on_its_own_history", answers(knows_users_by_name)),
     ("a_very_long_history", answers(drifts)),
+    ("a_search_finds", ForgetsWhatIsBlocked),
     ("order_inside_a_basket", answers(first_of_the_last_basket)),
     ("order_of_time_alone", answers(needs_dates)),
     ("handed_in_is_changed", SortsTheTrainingData),

@@ -217,7 +217,8 @@ KNOBS = [
     {"training": {"shuffle": "histories"}},
     {"training": {"sample_size": 3}},
 ]
-TESTED_ELSEWHERE = {"engine", "device", "training", "patience", "checkpoint_seconds"}
+TESTED_ELSEWHERE = {"engine", "device", "training", "patience", "checkpoint_seconds",
+                    "period_days"}  # fmt: skip
 
 
 @pytest.mark.parametrize("knob", KNOBS, ids=str)
