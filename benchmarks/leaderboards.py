@@ -173,7 +173,10 @@ def render() -> None:
         "the repeat head learnt what is due. *loss* is in nats a purchase, each "
         "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
         "the calibration error of the first offer; *weight* the share of the blend. "
-        "Seconds are upper bounds: other work shared the cores now and then.\n",
+        "Seconds are upper bounds: other work shared the cores now and then. "
+        "Where there are dates, all but the market are older than two changes of the transformer: "
+        "items share vectors with their platform and category, and training asks as a test does; "
+        "what they are worth is in docs/experiments.md.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
