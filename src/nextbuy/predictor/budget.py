@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from nextbuy.data.catalog import Catalog
+from nextbuy.evaluation.evaluate import evaluate
 from nextbuy.models.protocol import FittedModel
 from nextbuy.splitting.cases import Cases
 
@@ -41,12 +43,13 @@ class TimeBudget:
         return math.isfinite(self.scored)
 
     def share_of_cases(
-        self, models: Mapping[str, FittedModel], validation: Cases, test: Cases
+        self, models: Mapping[str, FittedModel], validation: Cases, test: Cases, catalog: Catalog
     ) -> float:
         """Which share of the cases can be scored in time, in (0, 1].
 
         Every member is asked each validation case three times (to weigh it, alone, and in the
-        blend) and each test case twice; how long an answer takes is measured on a few.
+        blend) and each test case twice, and its answers and those of the blend are ranked once;
+        how long both take is measured on a few.
         """
         if not self.is_limited:
             return 1.0
@@ -57,8 +60,12 @@ class TimeBudget:
         started = time.monotonic()
         for model in models.values():
             model.log_probabilities(sample.histories, sample.as_of)
-        answer = (time.monotonic() - started) / len(sample)
-        needed = 2.0 * answer * (3 * len(validation) + 2 * len(test))  # as much again for ranking
+        answered = time.monotonic()
+        evaluate(next(iter(models.values())), sample, catalog, num_resamples=0)
+        answer = (answered - started) / len(sample)
+        ranking = (len(models) + 1) * (time.monotonic() - answered) / len(sample)
+        needed = answer * (3 * len(validation) + 2 * len(test))
+        needed += ranking * (len(validation) + len(test))
         left = self.scored - time.monotonic()
         return min(1.0, max(left, 0.0) / max(needed, 1e-9))
 

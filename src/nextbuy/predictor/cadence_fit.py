@@ -23,8 +23,9 @@ from nextbuy.timing.item_cadence import ItemCadence
 from nextbuy.timing.item_clocks import ItemClocks
 from nextbuy.timing.item_gaps import Float64
 
-_SECONDS: Final = 20.0
-"""A fit cannot be interrupted; on the products of the Complete Journey it takes some seconds."""
+_SECONDS: Final = 60.0
+"""A fit cannot be interrupted; on the products of the Complete Journey it takes ten seconds, which
+should be a small part of what is left for all."""
 
 _QUANTILES: Final = (0.1, 0.5, 0.9)
 

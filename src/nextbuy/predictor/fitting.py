@@ -123,7 +123,7 @@ def fit_and_score(
     early, final = cadences_of(split, policy, budget, refitted=refitted)
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
-    share = budget.share_of_cases(fitted, split.validation, split.test)
+    share = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
     split = _thinned(split, budget, share)
     weights: BlendWeights | None = None
     if config.blend and len(members) > 1:
