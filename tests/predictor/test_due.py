@@ -20,7 +20,7 @@ from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.temporal import split_by_time
 from tests.shop import EPOCH, shop_log
 
-FAST = PredictorConfig(models=("personal-frequency",), time_limit=90)
+FAST = PredictorConfig(models=("personal-frequency",), time_limit=600)
 COLUMNS = [
     "user_id", "item_id", "platform", "category", "times_bought", "days_since_last",
     "typical_gap_days", "p_due_now", "days_until_due_p10", "days_until_due_p50",
