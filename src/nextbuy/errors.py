@@ -14,6 +14,12 @@
     │   └── RunLockedError        another process trains in this folder
     ├── DamagedError         a stored file is missing, changed or not what it says
     │   └── BundleError           a bundle cannot be loaded
+    ├── ServiceError         the service cannot do what was asked
+    │   ├── ConflictError         an idempotency key was used for something else
+    │   ├── ModelUnavailableError no bundle is loaded
+    │   ├── OverloadedError       too much is waiting already; try again
+    │   └── StoreError            the store cannot be used as it is
+    │       └── StoreUnavailableError   nor can it be reached now; try again
     ├── NotFittedError       a model was asked before it was fitted
     └── MissingExtraError    an optional dependency is not installed
 
@@ -83,6 +89,38 @@ class DamagedError(NextbuyError):
 
 class BundleError(DamagedError):
     """A bundle cannot be loaded."""
+
+
+class ServiceError(NextbuyError):
+    """The service cannot do what was asked."""
+
+
+class ConflictError(ServiceError):
+    """An idempotency key was used for something else."""
+
+
+class ModelUnavailableError(ServiceError):
+    """No bundle is loaded."""
+
+
+class OverloadedError(ServiceError):
+    """Too much is waiting already; what was asked may be tried again."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class StoreError(ServiceError):
+    """The store of live purchases cannot be used as it is: another format, damaged, read-only."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, is full or busy; what was asked may be tried again."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotFittedError(NextbuyError):

@@ -1,0 +1,1 @@
+"""Routes for programs, described by OpenAPI."""

@@ -1,0 +1,1 @@
+"""Keys, limits, deadlines: what stands before every route."""

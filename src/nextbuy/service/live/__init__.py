@@ -1,0 +1,1 @@
+"""A bundle and the purchases since: what is asked, and what is answered."""

@@ -1,0 +1,1 @@
+"""The page for people: rendered here, no script from elsewhere."""

@@ -1,0 +1,1 @@
+"""Live purchases on disk: SQLite by default, PostgreSQL by URL."""
