@@ -1,14 +1,15 @@
 """Whether a GPU computes what the CPU does, and how much faster.
 
     python benchmarks/device_check.py FOLDER
-    python benchmarks/device_check.py FOLDER --only same    # or: answers, speed
+    python benchmarks/device_check.py FOLDER --only same    # or: waits, answers, speed
 
-Three questions, on a machine with CUDA:
+Four questions, on a machine with CUDA:
 
 same     Each network is trained on `world:market` for some steps from the same weights on the same
          batches, without dropout, on the CPU in single precision, and on the GPU in single
          precision and, the transformer, in bf16. The losses of all steps and the weights at the end
          are compared. TF32 in cuDNN's recurrent layers is off meanwhile.
+waits    Of which operations of a step does the host wait for the GPU? There should be none.
 answers  A model is fitted on the GPU as a user does it, validation and temperature included, and
          saved. A process that sees no GPU loads it; both are asked the same: `log_probabilities`,
          and `top_k` with what was bought excluded.
@@ -26,6 +27,9 @@ import os
 import subprocess
 import sys
 import time
+import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +89,19 @@ def main() -> None:
         found["device"] = torch.cuda.get_device_name(arguments.device)
     for name in [arguments.only] if arguments.only else QUESTIONS:
         say(f"{name} ...")
-        found[name] = QUESTIONS[name](arguments)
-    found["ok"] = all(
-        one["ok"] for name in ("same", "answers") for one in found.get(name, {}).values()
-    )
+        found[name] = attempted(QUESTIONS[name], arguments)
+    parts = [found[name] for name in QUESTIONS if name in found]
+    found["ok"] = all(one.get("ok", True) for part in parts for one in (part, *part.values()))
     print(json.dumps(found, indent=1))
     sys.exit(0 if found["ok"] else 1)
+
+
+def attempted(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What it finds, or how it fails: a machine with a GPU is asked everything in one go."""
+    try:
+        return work(*arguments)
+    except Exception:
+        return {"ok": False, "error": traceback.format_exc(limit=-6)}
 
 
 def say(text: str) -> None:
@@ -126,16 +137,60 @@ def same(arguments: argparse.Namespace) -> dict[str, Any]:
             on_cpu = trained(network, config, split, "cpu", "single")
             kinds = ("single", "bf16") if network == "transformer" else ("single",)
             for precision in kinds:
-                there = trained(network, config, split, arguments.device, precision)
-                found[f"{name}, {precision}"] = compared(on_cpu, there, TOLERANCES[precision])
-                say(f"{name}, {precision}: {found[f'{name}, {precision}']}")
+                label = f"{name}, {precision}"
+                found[label] = attempted(
+                    lambda *told, one=on_cpu, kind=precision: compared(
+                        one, trained(*told), TOLERANCES[kind]
+                    ),
+                    network, config, split, arguments.device, precision,
+                )  # fmt: skip
+                say(f"{label}: {found[label]}")
     return found
+
+
+def waits(arguments: argparse.Namespace) -> dict[str, Any]:
+    split = market(arguments.users)
+    return {
+        name: attempted(waits_of, network, config, split, arguments.device)
+        for name, (network, config) in VARIANTS.items()
+    }
+
+
+def waits_of(network: str, config: dict[str, Any], split: Any, device: str) -> dict[str, Any]:
+    """Lines that wait, in steps whose batches are at hand."""
+    import torch
+
+    engine, batches, _ = prepared(network, config, split, device, "auto")
+    ready = [engine.prepare(batch, step) for step, batch in zip(range(6), batches, strict=False)]
+    engine.step(ready[0], learning_rate=1e-3, step=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if device != "cpu":
+            torch.cuda.set_sync_debug_mode("warn")
+        losses = [
+            engine.step(batch, learning_rate=1e-3, step=step)
+            for step, batch in enumerate(ready[1:], 1)
+        ]
+        if device != "cpu":
+            torch.cuda.set_sync_debug_mode("default")
+    lines = sorted({f"{Path(w.filename).name}:{w.lineno}: {str(w.message)[:80]}" for w in caught})
+    return {"steps": len(losses), "times": len(caught), "lines": lines, "ok": not caught}
 
 
 def trained(
     name: str, told: dict[str, Any], split: Any, device: str, precision: str
 ) -> tuple[Any, Any, Any]:
     """Losses of the steps, first weights and last weights."""
+    engine, batches, first = prepared(name, told, split, device, precision)
+    steps = zip(range(STEPS), batches, strict=False)
+    losses = [engine.step(batch, learning_rate=1e-3, step=step) for step, batch in steps]
+    return np.array([float(loss) for loss in losses]), first, engine.weights()
+
+
+def prepared(
+    name: str, told: dict[str, Any], split: Any, device: str, precision: str
+) -> tuple[Any, Any, Any]:
+    """An engine, the batches of an epoch, and the first weights."""
     from nextbuy.models.items import item_codes, item_groups
     from nextbuy.nn.own_items import purchase_facts
     from nextbuy.training.batches import cut_into_windows, epoch_batches
@@ -149,10 +204,9 @@ def trained(
     shape = model.shape_of(config, train, catalog)
     counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
     first = model.first_weights(shape, seed=0, item_counts=counts, longest=50)
-    codes = item_codes(catalog)
     engine = create_engine(
-        "torch", shape, training,
-        weights=first, item_counts=counts, seed=0, device=device, codes=codes,
+        "torch", shape, training, weights=first, item_counts=counts, seed=0, device=device,
+        codes=item_codes(catalog),
     )  # fmt: skip
     facts = None
     if getattr(shape, "repeats", False):
@@ -161,9 +215,7 @@ def trained(
         train, cut_into_windows(train, training.longest_window),
         tokens=training.tokens, seed=0, epoch=0, facts=facts, period_days=training.period_days,
     )  # fmt: skip
-    steps = zip(range(STEPS), batches, strict=False)
-    losses = [engine.step(batch, learning_rate=1e-3, step=step) for step, batch in steps]
-    return np.array([float(loss) for loss in losses]), first, engine.weights()
+    return engine, batches, first
 
 
 def compared(one: Any, other: Any, tolerance: dict[str, float]) -> dict[str, Any]:
@@ -185,39 +237,44 @@ def compared(one: Any, other: Any, tolerance: dict[str, float]) -> dict[str, Any
 
 
 def answers(arguments: argparse.Namespace) -> dict[str, Any]:
-    from nextbuy.models.protocol import FitOptions
-
     split = market(arguments.users)
     found = {}
     for name in NETWORKS:
-        started = time.perf_counter()
-        model = model_of(name, device=arguments.device, training={"epochs": 2})
-        model.fit(split.train, split.validation, split.catalog, FitOptions())
-        seconds = time.perf_counter() - started
-        folder = arguments.folder / name
-        folder.mkdir(exist_ok=True)
-        model.save(folder)
-        here = answered(model, split)
-        command = [sys.executable, __file__, str(arguments.folder), "--ask", name,
-                   "--users", str(arguments.users)]  # fmt: skip
-        subprocess.run(command, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-        with np.load(folder / "answers.npz") as stored:
-            there = dict(stored)
-        found[name] = {
-            "fit_seconds": round(seconds, 1),
-            "device_of_answers": str(model._network.device),
-            "precision": model.config.training.precision,
-            "temperature": model.config.temperature,
-            "validation_loss": model.result.best_loss,
-            "ok": True,
-        }
-        for kind in ("log_p", "values"):
-            found[name][kind] = float(np.abs(here[kind] - there[kind]).max())
-            found[name]["ok"] &= found[name][kind] <= TOLERANCES["answers"]
-        found[name]["equal_items"] = float((here["items"] == there["items"]).mean())
-        found[name]["ok"] &= found[name]["equal_items"] > 0.98  # near ties may change places
+        found[name] = attempted(answers_of, name, split, arguments)
         say(f"{name}: {found[name]}")
     return found
+
+
+def answers_of(name: str, split: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    from nextbuy.models.protocol import FitOptions
+
+    started = time.perf_counter()
+    model = model_of(name, device=arguments.device, training={"epochs": 2})
+    model.fit(split.train, split.validation, split.catalog, FitOptions())
+    seconds = time.perf_counter() - started
+    folder = arguments.folder / name
+    folder.mkdir(exist_ok=True)
+    model.save(folder)
+    here = answered(model, split)
+    command = [sys.executable, __file__, str(arguments.folder), "--ask", name,
+               "--users", str(arguments.users)]  # fmt: skip
+    subprocess.run(command, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    with np.load(folder / "answers.npz") as stored:
+        there = dict(stored)
+    log_p, values = (float(np.abs(here[n] - there[n]).max()) for n in ("log_p", "values"))
+    equal = float((here["items"] == there["items"]).mean())
+    return {
+        "fit_seconds": round(seconds, 1),
+        "device_of_answers": str(model._network.device),
+        "precision": model.config.training.precision,
+        "temperature": model.config.temperature,
+        "validation_loss": model.result.best_loss,
+        "log_p": log_p,
+        "values": values,
+        "equal_items": equal,
+        # Near ties may change places.
+        "ok": max(log_p, values) <= TOLERANCES["answers"] and equal > 0.98,
+    }
 
 
 def answered(model: Any, split: Any) -> dict[str, Any]:
@@ -253,7 +310,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
             if device == "cpu" and told["size"] != "small":
                 continue  # minutes, and known from training_step.py
             name = ", ".join([*map(str, told.values()), device, precision])
-            found[name] = epoch_speed(told, device, precision)
+            found[name] = attempted(epoch_speed, told, device, precision)
             say(f"{name}: {found[name]}")
     return found
 
@@ -305,7 +362,7 @@ def epoch_speed(told: dict[str, Any], device: str, precision: str) -> dict[str, 
     return facts
 
 
-QUESTIONS = {"same": same, "answers": answers, "speed": speed}
+QUESTIONS = {"same": same, "waits": waits, "answers": answers, "speed": speed}
 
 if __name__ == "__main__":
     main()
