@@ -96,30 +96,34 @@ def drawn_histories() -> Any:
     )
 
 
+def sized(histories: Any, size: str, samples: int) -> tuple[Any, Any]:
+    """The shape of the network, and how it is trained; 0 samples are the whole catalog."""
+    from nextbuy.models.transformer import Transformer, TransformerConfig
+
+    catalog: Any = range(NUM_ITEMS)  # only its length is asked for
+    training = {"longest_window": LONGEST, "sample_size": samples}
+    told = TransformerConfig(size=size, repeats=False, attributes=False, training=training)
+    model = Transformer(told)
+    config = model.decided(told, histories, catalog)
+    return model.shape_of(config, histories, catalog), config.training
+
+
 def prepared(arguments: argparse.Namespace, size: str, loss: str) -> tuple[Any, Any, Any, Any]:
     """Histories, the config, the shape of the network, and an engine."""
     import torch
 
-    from nextbuy.models.transformer import Transformer, TransformerConfig
     from nextbuy.nn.transformer import initial_weights
     from nextbuy.training.engine import create_engine
 
     torch.set_num_threads(arguments.threads)
     histories = drawn_histories()
-    catalog: Any = range(NUM_ITEMS)  # only its length is asked for
-    samples = arguments.samples if loss == "sampled" else 0
-    told = TransformerConfig(
-        size=size, repeats=False, training={"longest_window": LONGEST, "sample_size": samples}
-    )
-    model = Transformer(told)
-    config = model.decided(told, histories, catalog)
-    shape = model.shape_of(config, histories, catalog)
+    shape, config = sized(histories, size, arguments.samples if loss == "sampled" else 0)
     counts = np.bincount(histories.items, minlength=NUM_ITEMS + 1)[1:]
     engine = create_engine(
-        "torch", shape, config.training, item_counts=counts, seed=0,
+        "torch", shape, config, item_counts=counts, seed=0,
         weights=initial_weights(shape, seed=0, item_counts=counts),
     )  # fmt: skip
-    return histories, config.training, shape, engine
+    return histories, config, shape, engine
 
 
 def some_batches(arguments: argparse.Namespace, histories: Any, config: Any) -> list[Any]:

@@ -51,7 +51,7 @@ class Watched:
     def __init__(self, engine, stop=None):
         self.engine, self.stop, self.seen = engine, stop, []
         self.weights, self.restore = engine.weights, engine.restore
-        self.optimizer_state = engine.optimizer_state
+        self.optimizer_state, self.prepare = engine.optimizer_state, engine.prepare
 
     def step(self, batch, *, learning_rate, step):
         if step == self.stop:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,7 +35,12 @@ from nextbuy.training.checkpoint import run_lock
 from nextbuy.training.engine import EngineName, Shape, TrainingConfig, create_engine
 from nextbuy.training.loop import TrainingResult, train
 from nextbuy.training.order import order_test
-from nextbuy.training.torch_engine import network_of
+from nextbuy.training.torch_engine import (
+    decided_precision,
+    nearest_device,
+    network_of,
+    torch_device,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +136,11 @@ class NeuralModel(ABC, Generic[C, S]):
             device=config.device,
             codes=codes,
         )
-        network = network_of(shape, codes)
+        device = torch_device(config.device)
+        network = network_of(shape, codes).to(device)
+        precision = decided_precision(training, shape, device)
+        training = training.model_copy(update={"precision": precision})
+        config = self.config = config.model_copy(update={"training": training})
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
         asked = validation.thinned(max(_FEWEST_CASES, _MOST_CELLS // len(catalog)))
@@ -251,7 +261,7 @@ class NeuralModel(ABC, Generic[C, S]):
             raise BundleError(
                 f"{folder} has weights for {shape.num_items} items, the catalog has {len(catalog)}."
             )
-        network = network_of(shape, item_codes(catalog))
+        network = network_of(shape, item_codes(catalog)).to(_device_for(model.config, cls.name))
         network.load_weights(load_weights(folder, cls.weight_shapes(shape)))
         model._network, model._shape = network, shape
         model._groups = item_groups(catalog)
@@ -261,6 +271,17 @@ class NeuralModel(ABC, Generic[C, S]):
         if self._network is None or self._shape is None:
             raise NotFittedError(f"{self.name} has no weights yet: call fit or load first.")
         return self._network, self._shape
+
+
+def _device_for(config: NeuralConfig, name: str) -> torch.device:
+    """Where a stored model answers: where it was trained if that is here, and says so if not."""
+    device = nearest_device(config.device)
+    if config.device not in {str(device), device.type}:
+        logger.warning(
+            "%s was trained on %s, which is not here; it answers on %s.",
+            name, config.device, device,
+        )  # fmt: skip
+    return device
 
 
 _train = train  # `train` is also the name of the training histories in `fit`

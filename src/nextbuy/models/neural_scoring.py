@@ -16,6 +16,7 @@ from torch import Tensor
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int64
 from nextbuy.nn.network import Network, Sequences
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items, purchase_facts
+from nextbuy.nn.placing import as_array, placed
 from nextbuy.splitting.cases import Cases
 from nextbuy.training.batches import gap_buckets, has_baskets
 from nextbuy.training.torch_engine import own_tensors
@@ -52,7 +53,7 @@ def score_histories(
         for rows, states_MR, own in asked(
             network, histories, as_of, longest=longest, groups=groups
         ):
-            result[rows, 1:] = _scored(network, states_MR, own, temperature)
+            result[rows, 1:] = as_array(_scored(network, states_MR, own, temperature))
     return result
 
 
@@ -93,7 +94,7 @@ def _states(
     lengths = np.minimum(histories.lengths, longest - 1)
     order = np.argsort(lengths, kind="stable")
     sorted_lengths = lengths[order]
-    found = [torch.empty(0, network.output()[0].shape[1])]
+    found = [torch.empty(0, network.output()[0].shape[1], device=network.device)]
     for length in np.unique(lengths):
         members = order[slice(*np.searchsorted(sorted_lengths, [length, length + 1]))]
         rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
@@ -105,8 +106,8 @@ def _states(
                 days = np.maximum(moments[rows] - last[rows], 0) / DAY
                 days = np.where(has_bought, days, np.nan).astype(np.float32)
                 asked = replace(asked, days=torch.from_numpy(days))
-            found.append(network.states(asked, None))
-    return torch.cat(found)[torch.from_numpy(np.argsort(order))]
+            found.append(network.states(asked.to(network.device), None))
+    return torch.cat(found)[placed(np.argsort(order), network.device)]
 
 
 def _last_moments(histories: Histories) -> Int64 | None:
@@ -167,18 +168,18 @@ def _sequences(
 
 def _scored(
     network: Network, states_MR: Tensor, own: OwnItems | None, temperature: float
-) -> Float32:
+) -> Tensor:
     """Log-probabilities of items 1..V, [M, V]."""
     weight_VR, bias_V = network.output()
     logits_MV = torch.addmm(bias_V, states_MR, weight_VR.t())
     scores_MV = torch.log_softmax(logits_MV.div_(temperature), dim=-1)
-    repeats = None if own is None else network.repeats(states_MR, own_tensors(own))
-    if own is not None and repeats is not None:
+    there = None if own is None else own_tensors(own, network.device)
+    repeats = None if there is None else network.repeats(states_MR, there)
+    if there is not None and repeats is not None:
         scores_MV += repeats.log_rest[:, None]
-        pairs = torch.from_numpy(own.owners), torch.from_numpy(own.items.astype(np.int64) - 1)
+        pairs = there.owners, there.items - 1
         scores_MV[pairs] = torch.logaddexp(scores_MV[pairs], repeats.log_own)
-    scores: Float32 = scores_MV.numpy()
-    return scores
+    return scores_MV
 
 
 def validation_loss(
@@ -198,10 +199,14 @@ def validation_loss(
     chunk = max(1, min(2**24 // (num_items + 1), _MOST_CASES))
     for start in range(0, len(cases), chunk):
         part = cases.take(np.arange(start, min(start + chunk, len(cases))))
-        scores = score_histories(
-            network, part.histories, part.as_of,
-            longest=longest, num_items=num_items, temperature=temperature, groups=groups,
-        )  # fmt: skip
-        mine = (owners >= start) & (owners < start + len(part))
-        total -= float(scores[owners[mine] - start, targets[mine]].sum(dtype=np.float64))
+        with torch.no_grad():
+            for rows, states_MR, own in asked(
+                network, part.histories, part.as_of, longest=longest, groups=groups
+            ):
+                scores_MV = _scored(network, states_MR, own, temperature)
+                first, last = start + int(rows[0]), start + int(rows[-1])
+                mine = (owners >= first) & (owners <= last)
+                places = owners[mine] - first, targets[mine].astype(np.int64) - 1
+                pairs = tuple(placed(place, network.device) for place in places)
+                total -= float(as_array(scores_MV[pairs]).sum(dtype=np.float64))
     return total / len(targets) if len(targets) else float("nan")

@@ -22,6 +22,7 @@ from nextbuy.data.histories import PADDING, Float32, Histories, Int32, Int64
 from nextbuy.models.neural_scoring import asked
 from nextbuy.nn.network import Network
 from nextbuy.nn.own_items import OwnItems
+from nextbuy.nn.placing import as_array, placed
 from nextbuy.nn.top_k import top_items_and_totals
 from nextbuy.splitting.repeat import Blocked
 from nextbuy.training.torch_engine import own_tensors
@@ -82,14 +83,14 @@ def _listed(
     network: Network, states_MR: Tensor, own: OwnItems | None, blocked: Int64, num_items: int
 ) -> _Listed:
     """Own items of a network with a repeat head, and the pairs that are blocked."""
-    repeats = None if own is None else network.repeats(states_MR, own_tensors(own))
+    repeats = None if own is None else network.repeats(states_MR, own_tensors(own, network.device))
     if own is None or repeats is None:
         own_pairs, log_own = np.empty(0, np.int64), np.empty(0)
         log_rest = np.zeros(len(states_MR))
     else:
         own_pairs = own.owners * num_items + own.items - 1
-        log_own = repeats.log_own.double().numpy()
-        log_rest = repeats.log_rest.double().numpy()
+        log_own = as_array(repeats.log_own.double())
+        log_rest = as_array(repeats.log_rest.double())
     pairs = np.union1d(own_pairs, blocked)
     all_log_own = np.full(len(pairs), -np.inf)
     all_log_own[np.searchsorted(pairs, own_pairs)] = log_own
@@ -109,13 +110,13 @@ def _best(
     """Items 1..V (`PADDING` where there is none) and their log-probabilities, [M, k] each."""
     weight_VR, bias_V = network.output()
     states_MR, bias_V = states_MR / temperature, bias_V / temperature
-    owners_P, items_P = torch.from_numpy(listed.owners), torch.from_numpy(listed.items)
+    owners_P, items_P = (placed(part, network.device) for part in (listed.owners, listed.items))
     logits_P = (states_MR[owners_P] * weight_VR[items_P]).sum(1) + bias_V[items_P]
     found = top_items_and_totals(
         states_MR, weight_VR, k, bias_V=bias_V, excluded=(owners_P, items_P)
     )
-    others_Mk, logits_Mk, log_others_M = (part.numpy() for part in found)
-    of_listed = logits_P.double().numpy()
+    others_Mk, logits_Mk, log_others_M = (as_array(part) for part in found)
+    of_listed = as_array(logits_P.double())
     log_total_M = np.logaddexp(log_others_M, _log_sums(of_listed, listed.owners, len(states_MR)))
     log_scale_M = listed.log_rest - log_total_M
     of_listed = np.logaddexp(of_listed + log_scale_M[listed.owners], listed.log_own)

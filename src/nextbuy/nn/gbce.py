@@ -67,11 +67,12 @@ def gbce_loss(
         return hidden_MR.sum() * torch.nan
     weight_KR, bias_K, places_N = gathered(weight_VR, bias_V, samples_S, targets_N)
     s_MS = torch.addmm(bias_K[:num_samples], hidden_MR, weight_KR[:num_samples].t())
-    is_own_MS = torch.zeros_like(s_MS, dtype=torch.bool)
-    hit = places_N >= 0
-    is_own_MS[owners_N[hit], places_N[hit]] = True
-    negatives_M = F.softplus(s_MS).masked_fill(is_own_MS, 0.0).sum(1)
-    counts_M = torch.bincount(owners_N, minlength=len(hidden_MR))
+    hits_MS = torch.zeros_like(s_MS)
+    hit_N = (places_N >= 0).to(s_MS.dtype)
+    hits_MS.index_put_((owners_N, places_N.clamp_min(0)), hit_N, accumulate=True)
+    negatives_M = F.softplus(s_MS).masked_fill(hits_MS > 0, 0.0).sum(1)
+    ones_N = torch.ones_like(owners_N)
+    counts_M = owners_N.new_zeros(len(hidden_MR)).index_add_(0, owners_N, ones_N)
     h_NR = hidden_MR.index_select(0, owners_N)
     s_N = torch.linalg.vecdot(h_NR, weight_KR[num_samples:]) + bias_K[num_samples:]
     beta = gbce_beta(num_samples / len(weight_VR), calibration)

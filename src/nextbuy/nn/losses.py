@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 _CHUNK_BYTES: Final = 2**23
+_CHUNK_BYTES_OF_GPU: Final = 2**28
+"""Of scores at a time: on the CPU what its cache holds, on a GPU enough to keep it busy."""
+
 _FEWEST_ROWS: Final = 32
 _LEAST: Final = 1e-38
 
@@ -72,10 +75,13 @@ class _FullSoftmax(torch.autograd.Function):
         weights_N: Tensor | None,
     ) -> Tensor:
         num_states, num_items, num_targets = len(hidden_MR), len(weight_VR), len(targets_N)
-        rows = min(num_states, max(_FEWEST_ROWS, _CHUNK_BYTES // (4 * num_items)))
+        chunk_bytes = _CHUNK_BYTES_OF_GPU if hidden_MR.is_cuda else _CHUNK_BYTES
+        rows = min(num_states, max(_FEWEST_ROWS, chunk_bytes // (4 * num_items)))
         buffer = hidden_MR.new_empty(rows, num_items)
-        counts = torch.bincount(owners_N, minlength=num_states)
-        ends = [0, *counts.cumsum(0)[rows - 1 :: rows].tolist(), num_targets]
+        ends = [0, num_targets]
+        if rows < num_states:  # the host must know the sizes of the chunks, and waits for a device
+            counts = torch.bincount(owners_N, minlength=num_states)
+            ends[1:1] = counts.cumsum(0)[rows - 1 :: rows].tolist()
         d_hidden, d_weight = torch.empty_like(hidden_MR), torch.zeros_like(weight_VR)
         d_bias = torch.zeros_like(bias_V)
         likelihoods, shares = hidden_MR.new_empty(num_targets), hidden_MR.new_empty(num_targets)
@@ -190,17 +196,15 @@ class _SampledSoftmax(torch.autograd.Function):
         top_M = e_MS.amax(1).scatter_reduce(0, owners_N, z_N, "amax")
         e_MS.sub_(top_M[:, None]).exp_()
         z_N.sub_(top_M[owners_N])
-        hit = places_N >= 0
-        twice = (owners_N[hit], places_N[hit])
+        twice = (owners_N, places_N.clamp_min(0))
         own_N, total_N = z_N.exp(), e_MS.sum(1)[owners_N]
-        again = e_MS[twice]
-        total_N[hit] -= again
-        total_N.clamp_min_(0.0).add_(own_N)
+        again_N = torch.where(places_N >= 0, e_MS[twice], 0.0)
+        total_N.sub_(again_N).clamp_min_(0.0).add_(own_N)
         likelihoods, share_N = _mixed(z_N - total_N.log(), log_own_N, log_rest_N, slice(None))
         share_N = share_N if weights_N is None else share_N * weights_N
         scale_N = share_N / (total_N * num_targets)
         e_MS.mul_(hidden_MR.new_zeros(len(hidden_MR)).index_add_(0, owners_N, scale_N)[:, None])
-        e_MS.index_put_(twice, -again * scale_N[hit], accumulate=True)
+        e_MS.index_put_(twice, -again_N * scale_N, accumulate=True)
         d_z_N = own_N * scale_N - share_N / num_targets
         d_hidden = torch.mm(e_MS, samples_SR).index_add_(0, owners_N, targets_NR * d_z_N[:, None])
         d_weight = torch.cat([torch.mm(e_MS.t(), hidden_MR), h_NR * d_z_N[:, None]])
@@ -237,6 +241,6 @@ def _scaled(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.is_mixed:
         whole = 1.0 / len(shares) if weights_N is None else weights_N / len(shares)
         own, rest = (shares - whole) * gradient, -shares * gradient
-    if gradient != 1.0:
+    if gradient.device.type != "cpu" or gradient != 1.0:  # to look would be to wait for a device
         d_hidden, d_weight, d_bias = (t * gradient for t in (d_hidden, d_weight, d_bias))
     return d_hidden, d_weight, d_bias, own, rest

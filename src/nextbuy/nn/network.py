@@ -4,7 +4,7 @@ Legend: B sequences, L positions, M states that are asked, R hidden size, V item
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nextbuy.nn.placing import copied
 from nextbuy.nn.repeat_head import OwnTensors, Repeats
 
 Weights = dict[str, NDArray[np.float32]]
@@ -39,9 +40,19 @@ class Sequences:
     days: Tensor | None = None
     own: OwnTensors | None = None
 
+    def to(self, device: torch.device) -> "Sequences":
+        """The same on a device."""
+        there = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: t.to(device) for n, t in there.items() if t is not None})
+
 
 class NamedWeights(nn.Module):
     """A module whose weights go in and out as NumPy arrays by name."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by the names of `weight_shapes`."""
@@ -49,7 +60,7 @@ class NamedWeights(nn.Module):
 
     def weights(self) -> Weights:
         """A copy of the weights as NumPy arrays."""
-        return {n: p.detach().cpu().numpy().copy() for n, p in self.trained_parameters().items()}
+        return {n: copied(p) for n, p in self.trained_parameters().items()}
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
@@ -73,6 +84,11 @@ class CatalogNetwork(NamedWeights):
 
 class Network(Protocol):
     """Turns sequences into states, and states into scores by one row of weights an item."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; what a network is asked must be there too."""
+        ...
 
     @property
     def has_repeats(self) -> bool:

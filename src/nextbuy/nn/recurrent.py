@@ -7,7 +7,6 @@ Position l sees the purchases before it and predicts purchase l. The input of po
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -157,17 +156,3 @@ class LstmRnnNetwork(CatalogNetwork):
     def forward(self, inputs_BL: Tensor, marks_BL: Tensor | None = None) -> Tensor:
         """Log-probabilities of items 1..V at every position, shape [B, L, V]."""
         return torch.log_softmax(self.dense(self.hidden(inputs_BL, marks_BL)), dim=-1)
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by the names of `weight_shapes`."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def weights(self) -> Weights:
-        """A copy of the weights as NumPy arrays."""
-        return {n: p.detach().cpu().numpy().copy() for n, p in self.trained_parameters().items()}
-
-    @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over weights with exactly the names and shapes of `weight_shapes`."""
-        for name, parameter in self.trained_parameters().items():
-            parameter.copy_(torch.from_numpy(np.array(weights[name])))

@@ -143,16 +143,35 @@ class RepeatHead(nn.Module):
     @staticmethod
     def _due(own: OwnTensors, cadence: Tensor) -> Tensor:
         """log sum_n exp(kappa(ln a_n)) of each pair, [P]; row 0 of `cadence` is of all groups."""
+        if own.days.device.type != "cpu":
+            return _due_of_all(own, cadence)
         pairs, which = torch.isfinite(own.days).nonzero(as_tuple=True)
-        place = (own.days[pairs, which].clamp_min(1e-6).log() - _FIRST_KNOT) / _KNOT_STEP
-        place = place.clamp(0.0, NUM_KNOTS - 1.001)
-        knot = place.long()
-        table = (cadence[1:] + cadence[:1]).flatten()
-        flat = own.groups.index_select(0, pairs) * NUM_KNOTS + knot
-        low, high = table.index_select(0, flat), table.index_select(0, flat + 1)
-        kappa = _REACH * torch.lerp(low, high, place - knot)
+        kappa = _kappa(own.days[pairs, which], own.groups.index_select(0, pairs), cadence)
         total = kappa.new_zeros(len(own.items)).index_add(0, pairs, kappa.exp())
         return total.clamp_min(_LEAST).log()
+
+
+def _due_of_all(own: OwnTensors, cadence: Tensor) -> Tensor:
+    """`RepeatHead._due` where ages that are not there are computed too, and count nothing.
+
+    A device computes them faster than the host learns how many there are.
+    """
+    num_days = own.days.shape[1]
+    groups = own.groups.repeat_interleave(num_days, output_size=own.days.numel())
+    kappa = _kappa(own.days.flatten(), groups, cadence).view(own.days.shape)
+    total = torch.where(torch.isfinite(own.days), kappa, -torch.inf).exp().sum(1)
+    return total.clamp_min(_LEAST).log()
+
+
+def _kappa(days: Tensor, groups: Tensor, cadence: Tensor) -> Tensor:
+    """kappa(ln a) of the cadences of these groups, one a day; row 0 is of all groups."""
+    place = (days.clamp_min(1e-6).log() - _FIRST_KNOT) / _KNOT_STEP
+    place = place.clamp(0.0, NUM_KNOTS - 1.001)
+    knot = place.long()
+    table = (cadence[1:] + cadence[:1]).flatten()
+    flat = groups * NUM_KNOTS + knot
+    low, high = table.index_select(0, flat), table.index_select(0, flat + 1)
+    return _REACH * torch.lerp(low, high, place - knot)
 
 
 def initial_head(

@@ -160,7 +160,10 @@ class Block(nn.Module):
         B, L, D = x_BLD.shape
         by_head = self.query_key_value(x_BLD).view(B, L, 3 * self.shape.heads, -1)
         both, value = by_head.split((2 * self.shape.heads, self.shape.heads), dim=2)
-        query, key = turned(both, turns).transpose(1, 2).chunk(2, dim=1)
+        # Turned in single precision: there are no complex numbers of 16 bits.
+        query, key = turned(both.float(), turns).to(value.dtype).transpose(1, 2).chunk(2, dim=1)
+        # Rows end in padding, so that causality is all the mask there is: a flag and no tensor,
+        # which leaves torch the choice of its fastest kernels.
         found = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), is_causal=True)
         merged: Tensor = self.attended(found.transpose(1, 2).reshape(B, L, D))
         return merged

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextbuy.nn.network import Weights
+from nextbuy.nn.placing import copied
 
 _STEPS = "average/steps"
 _NEWEST = "average/newest/"
@@ -47,13 +48,11 @@ class WeightAverage:
     def weights(self) -> Weights:
         """A copy of the average as NumPy arrays, by the names of the parameters."""
         pairs = zip(self._parameters, self._averages, strict=True)
-        return {name: average.cpu().numpy().copy() for name, average in pairs}
+        return {name: copied(average) for name, average in pairs}
 
     def state(self) -> dict[str, NDArray[Any]]:
         """What the next update depends on beside the average: step count and parameters."""
-        newest = {
-            _NEWEST + name: p.detach().cpu().numpy().copy() for name, p in self._parameters.items()
-        }
+        newest = {_NEWEST + name: copied(p) for name, p in self._parameters.items()}
         return {_STEPS: np.array(self._steps, dtype=np.int64), **newest}
 
     @torch.no_grad()

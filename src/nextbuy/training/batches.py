@@ -45,6 +45,7 @@ class Batch:
         weights: How much the targets of a basket that is opened at a position count, [B, L]; None
             where each target counts once.
         own: Own items of the states of `questions()`, where they were asked for.
+        asked: What `questions()` gives, where it is known already.
     """
 
     inputs: Int64
@@ -56,6 +57,7 @@ class Batch:
     moments: Int64 | None = None
     weights: Float32 | None = None
     own: OwnItems | None = None
+    asked: "Questions | None" = None
 
     @property
     def num_targets(self) -> int:
@@ -64,6 +66,8 @@ class Batch:
 
     def questions(self) -> "Questions":
         """What is asked of the network: each purchase, from the state before its basket."""
+        if self.asked is not None:
+            return self.asked
         rows_N, columns_N = np.nonzero(self.targets)
         asked_N = rows_N * self.targets.shape[1] + self.openings[rows_N, columns_N]
         states_M, owners_N = np.unique(asked_N, return_inverse=True)
@@ -226,6 +230,7 @@ def epoch_batches(
         batch = _collate(
             histories, windows, members, rng, shuffle_histories=shuffle_histories, asking=asking
         )
+        batch = replace(batch, asked=batch.questions())
         if facts is not None:
             found = _own_items(histories, facts, windows.starts[members], batch)
             batch = replace(batch, own=found)

@@ -1,7 +1,7 @@
 """What the training loop asks of an engine; torch and TensorFlow both answer."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,12 @@ class TrainingConfig(BaseModel):
         description="items that the loss is estimated on; 0 is the whole catalog, "
         "None lets the size of the catalog decide",
     )
+    precision: Literal["auto", "single", "bf16"] = Field(
+        default="auto",
+        description="of the products inside the transformer while it trains; losses, norms and "
+        "the catalog's scores stay single. auto is bf16 on a GPU that has it, and single on the "
+        "CPU; answers are always single; torch only",
+    )
     checkpoint_seconds: float = Field(default=30.0, ge=0, description="time between checkpoints")
 
     def decided(self, num_items: int) -> "TrainingConfig":
@@ -100,17 +106,26 @@ class TrainingConfig(BaseModel):
 class Engine(Protocol):
     """Owns weights and optimizer state; knows nothing of epochs, files or validation."""
 
-    def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """Do what needs no weights, before the turn of the step and in another thread.
+
+        Returns:
+            The same batch, perhaps with more to it, for `step` with this number.
+        """
+        ...
+
+    def step(self, batch: Batch, *, learning_rate: float, step: int) -> SupportsFloat:
         """Take one optimizer step.
 
         Args:
-            batch: The examples.
+            batch: The examples, prepared or not.
             learning_rate: Of this step.
             step: Number of the step in the run; names the streams of dropout and samples.
 
         Returns:
             The loss before the step, in nats for a softmax. If it is not finite the step was not
-            taken.
+            taken. What is no `float` is still being computed: to ask for it is to wait, and if it
+            turns out not to be finite, the steps after it were not taken either.
         """
         ...
 
@@ -178,6 +193,11 @@ def _refuse_what_is_of_torch_alone(config: TrainingConfig) -> None:
         raise ConfigError(
             "The TensorFlow engine keeps no average of the weights; asked for ema_decay="
             f"{config.ema_decay}. Leave it out, or choose engine torch."
+        )
+    if config.precision == "bf16":
+        raise ConfigError(
+            "The TensorFlow engine trains in single precision; asked for precision='bf16'. "
+            "Leave it out, or choose engine torch."
         )
     if config.loss != "softmax":
         raise ConfigError(

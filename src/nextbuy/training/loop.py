@@ -2,10 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, SupportsFloat
 
 from nextbuy.data.histories import Histories
 from nextbuy.errors import NonFiniteLossError, TrainingError
@@ -13,6 +15,7 @@ from nextbuy.nn.network import Weights
 from nextbuy.nn.own_items import PurchaseFacts
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.storage import failpoint
+from nextbuy.training.ahead import ahead
 from nextbuy.training.batches import (
     Batch,
     Windows,
@@ -26,6 +29,9 @@ from nextbuy.training.engine import Engine, TrainingConfig
 from nextbuy.training.interruption import Interrupted, StopRequest, stop_on_signals
 from nextbuy.training.log import TrainingLog
 from nextbuy.training.schedule import EarlyStopping, warm_up_then_cosine
+
+_IN_FLIGHT: Final = 4
+"""Steps that a device may be behind: while it computes them the host makes the next ones ready."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -120,6 +126,18 @@ def _resume(
     return state
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A step that was taken, whose loss may not be known yet."""
+
+    epoch: int
+    batch: int
+    step: int
+    rate: float
+    num_targets: int
+    loss: SupportsFloat
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
     """What stays the same during a run."""
@@ -144,37 +162,66 @@ class _Run:
     def train_epoch(self, state: TrainingState, stop: StopRequest) -> TrainingState:
         """Take the steps of an epoch that are still to be taken."""
         num_steps = self.config.epochs * self.batches_per_epoch
+        taken: deque[_Step] = deque()
+        with closing(ahead(self._batches(state))) as batches:
+            for batch in batches:
+                place = max(state.step, int(self.clock.gone() * num_steps))
+                rate = warm_up_then_cosine(place, num_steps, peak=self.config.peak_rate)
+                taken.append(self._step(batch, rate, state))
+                state = replace(state, batch=state.batch + 1, step=state.step + 1)
+                state = self._account(state, taken, in_flight=_IN_FLIGHT)
+                failpoint("after_step")
+                if stop.signal_number is not None:
+                    self.save(self._account(state, taken))
+                    raise Interrupted(stop.signal_number, state.step)
+                if self.clock.is_over():
+                    break
+                if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
+                    state = self._account(state, taken)
+                    self.save(state)
+        return self._account(state, taken)
+
+    def _batches(self, state: TrainingState) -> Iterator[Batch]:
+        """What is left of the epoch, prepared by the engine."""
         batches = epoch_batches(
             self.histories, self.windows,
             tokens=self.config.tokens, seed=self.seed, epoch=state.epoch, start=state.batch,
             shuffle_histories=self.config.shuffle == "histories", facts=self.facts,
             period_days=self.config.period_days,
         )  # fmt: skip
-        for batch in batches:
-            place = max(state.step, int(self.clock.gone() * num_steps))
-            rate = warm_up_then_cosine(place, num_steps, peak=self.config.peak_rate)
-            loss = self._step(batch, rate, state)
+        for step, batch in enumerate(batches, state.step):
+            yield self.engine.prepare(batch, step)
+
+    def _account(
+        self, state: TrainingState, taken: deque[_Step], *, in_flight: int = 0
+    ) -> TrainingState:
+        """Take in the losses of all steps but the newest `in_flight` that are not known yet.
+
+        Raises:
+            NonFiniteLossError: At the first that is not finite.
+        """
+        while taken and (len(taken) > in_flight or isinstance(taken[0].loss, float)):
+            one = taken.popleft()
+            loss = float(one.loss)
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"The loss is {loss} in step {one.step} (epoch {one.epoch}, batch "
+                    f"{one.batch}); the step was not taken. Lower --learning-rate from "
+                    f"{self.config.peak_rate}."
+                )
             state = replace(
                 state,
-                batch=state.batch + 1,
-                step=state.step + 1,
-                loss_sum=state.loss_sum + loss * batch.num_targets,
-                num_targets=state.num_targets + batch.num_targets,
+                loss_sum=state.loss_sum + loss * one.num_targets,
+                num_targets=state.num_targets + one.num_targets,
             )
-            failpoint("after_step")
-            self.progress.advance(1, {"loss": loss, "targets": batch.num_targets})
-            if state.step % 20 == 0:
-                self.log.write(step=state.step, epoch=state.epoch, loss=loss, learning_rate=rate)
-            if stop.signal_number is not None:
-                self.save(state)
-                raise Interrupted(stop.signal_number, state.step)
-            if self.clock.is_over():
-                break
-            if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
-                self.save(state)
+            self.progress.advance(1, {"loss": loss, "targets": one.num_targets})
+            if (one.step + 1) % 20 == 0:
+                self.log.write(
+                    step=one.step + 1, epoch=one.epoch, loss=loss, learning_rate=one.rate
+                )
         return state
 
-    def _step(self, batch: Batch, rate: float, state: TrainingState) -> float:
+    def _step(self, batch: Batch, rate: float, state: TrainingState) -> _Step:
         try:
             loss = self.engine.step(batch, learning_rate=rate, step=state.step)
         except (MemoryError, RuntimeError) as error:
@@ -185,13 +232,7 @@ class _Run:
                     f"use fewer --tokens than {self.config.tokens}."
                 ) from error
             raise
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The loss is {loss} in step {state.step} (epoch {state.epoch}, batch "
-                f"{state.batch}); the step was not taken. Lower --learning-rate from "
-                f"{self.config.peak_rate}."
-            )
-        return loss
+        return _Step(state.epoch, state.batch, state.step, rate, batch.num_targets, loss)
 
     def end_epoch(
         self, state: TrainingState, validate: Callable[[Weights], float] | None

@@ -173,6 +173,10 @@ class TensorFlowEngine:
             input_signature=[grid, grid, (row, row, row), row, tf.TensorSpec([2], tf.int64)],
         )
 
+    def prepare(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
+        """Nothing; see `Engine.prepare`."""
+        return batch
+
     def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
         """Take one optimizer step; see `Engine.step`."""
         tf = self._tf

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nextbuy.errors import ConfigError
 from nextbuy.nn.gbce import gbce_loss
@@ -14,17 +17,18 @@ from nextbuy.nn.gru import GruNetwork, GruShape
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
 from nextbuy.nn.network import Network, Sequences, Weights
 from nextbuy.nn.own_items import OwnItems
+from nextbuy.nn.placing import CPU, copied, placed
 from nextbuy.nn.recurrent import LstmRnnNetwork, LstmRnnShape
 from nextbuy.nn.repeat_head import OwnTensors
-from nextbuy.nn.transformer import TransformerNetwork
+from nextbuy.nn.transformer import TransformerNetwork, TransformerShape
 from nextbuy.seeding import stream_seed
 from nextbuy.training.averaging import WeightAverage
-from nextbuy.training.batches import Batch, Questions
+from nextbuy.training.batches import Batch
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
 
 
 def torch_device(name: str) -> torch.device:
-    """The device by name.
+    """The device by name; `cuda` is the first one.
 
     Raises:
         ConfigError: If it is not there.
@@ -35,6 +39,36 @@ def torch_device(name: str) -> torch.device:
     if name not in there:
         raise ConfigError(f"Device {name!r} is not here; there is {', '.join(there)}.")
     return torch.device(name)
+
+
+def nearest_device(name: str) -> torch.device:
+    """The device by name; another GPU if that one is not here, and the CPU if there is none."""
+    for other in (name, "cuda", "cpu") if name.startswith("cuda") else (name,):
+        try:
+            return torch_device(other)
+        except ConfigError:
+            continue
+    return CPU
+
+
+def decided_precision(
+    config: TrainingConfig, shape: Shape, device: torch.device
+) -> Literal["single", "bf16"]:
+    """How exactly the products inside the network are computed while it trains.
+
+    Raises:
+        ConfigError: If bf16 is asked for a recurrent network.
+    """
+    is_transformer = isinstance(shape, TransformerShape)
+    if config.precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bf16" if has_bf16 and is_transformer else "single"
+    if config.precision == "bf16" and not is_transformer:
+        raise ConfigError(
+            "Recurrent networks are trained in single precision: their states are sums over a "
+            "whole history. Asked for precision='bf16'; leave it out, or choose transformer."
+        )
+    return config.precision
 
 
 def network_of(shape: Shape, codes: NDArray[np.int64] | None = None) -> Network:
@@ -51,16 +85,56 @@ def network_of(shape: Shape, codes: NDArray[np.int64] | None = None) -> Network:
     return TransformerNetwork(shape, None if codes is None else torch.from_numpy(codes))
 
 
-def own_tensors(own: OwnItems) -> OwnTensors:
-    """The same as tensors."""
+def own_tensors(own: OwnItems, device: torch.device = CPU) -> OwnTensors:
+    """The same as tensors on a device."""
     return OwnTensors(
-        owners=torch.from_numpy(own.owners),
-        items=torch.from_numpy(own.items.astype(np.int64)),
-        groups=torch.from_numpy(own.groups),
-        days=torch.from_numpy(own.days),
-        features=torch.from_numpy(own.features),
-        summaries=torch.from_numpy(own.summaries),
+        owners=placed(own.owners, device),
+        items=placed(own.items.astype(np.int64), device),
+        groups=placed(own.groups, device),
+        days=placed(own.days, device),
+        features=placed(own.features, device),
+        summaries=placed(own.summaries, device),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PlacedBatch(Batch):
+    """A batch for one step whose tensors are on the device.
+
+    Attributes:
+        sequences: What the network reads.
+        owners: Of the targets; see `Questions`.
+        items: Item rows of the targets, 0..V-1; [N].
+        counts: How much each target counts, [N]; None where all do alike.
+        pairs: Place of each target among the own items, -1 where it is none, [N]; None without own
+            items.
+        samples: Distinct item rows of the sampled loss and their log weights; None without.
+    """
+
+    sequences: Sequences
+    owners: Tensor
+    items: Tensor
+    counts: Tensor | None
+    pairs: Tensor | None
+    samples: tuple[Tensor, Tensor] | None
+
+
+class LateLoss:
+    """A loss that a GPU is still computing; to ask for it waits for that step, not for later ones.
+
+    Args:
+        loss: A scalar on the GPU.
+    """
+
+    def __init__(self, loss: Tensor) -> None:
+        self._value = torch.empty((), dtype=loss.dtype, pin_memory=True)
+        self._value.copy_(loss.detach(), non_blocking=True)
+        self._is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._is_there.record(torch.cuda.current_stream(loss.device))
+
+    def __float__(self) -> float:
+        self._is_there.synchronize()
+        return float(self._value)
 
 
 class TorchEngine:
@@ -78,6 +152,7 @@ class TorchEngine:
         codes: NDArray[np.int64] | None = None,
     ) -> None:
         self._device = torch_device(device)
+        self._precision = decided_precision(config, shape, self._device)
         self._config = config
         self._sampler = sampler
         self._seed = seed
@@ -94,90 +169,95 @@ class TorchEngine:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        # The host does not wait for the loss of a GPU: there the optimizer itself looks whether
+        # one was not finite so far, and then leaves the weights as they are.
+        self._is_broken = None if self._device == CPU else torch.zeros((), device=self._device)
 
-    def step(self, batch: Batch, *, learning_rate: float, step: int) -> float:
-        """Take one optimizer step; see `Engine.step`."""
-        dropout = self._dropout.manual_seed(stream_seed(self._seed, "dropout", step))
-        asked = batch.questions()
-        sequences = self._sequences(batch, asked)
-        hidden_MR = self._network.states(sequences, dropout)
-        owners_N, targets_N = self._moved(asked.owners), self._moved(asked.targets)
-        if self._config.loss == "gbce":
-            loss = self._gbce(hidden_MR, owners_N, targets_N, step)
-        else:
-            mixed = self._mixed(sequences.own, batch.own, hidden_MR, asked, owners_N)
-            if asked.weights is not None:
-                mixed["weights_N"] = self._moved(asked.weights)
-            loss = self._softmax(hidden_MR, owners_N, targets_N, mixed, step)
-        value = float(loss.item())
-        if math.isfinite(value):
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip_norm)
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate
-            self._optimizer.step()
-            if self._average is not None:
-                self._average.update()
-        return value
-
-    def _softmax(
-        self,
-        hidden_MR: torch.Tensor,
-        owners_N: torch.Tensor,
-        targets_N: torch.Tensor,
-        mixed: dict[str, torch.Tensor],
-        step: int,
-    ) -> torch.Tensor:
-        weight_VR, bias_V = self._network.output()
-        if self._sampler is None:
-            return full_softmax_loss(hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed)
-        samples, log_weights = self._sampler.draw_distinct(step)
-        return sampled_softmax_loss(
-            hidden_MR, weight_VR, bias_V, owners_N, targets_N, **mixed,
-            samples_S=self._moved(samples), log_weights_S=self._moved(log_weights),
-        )  # fmt: skip
-
-    def _gbce(
-        self, hidden_MR: torch.Tensor, owners_N: torch.Tensor, targets_N: torch.Tensor, step: int
-    ) -> torch.Tensor:
-        weight_VR, bias_V = self._network.output()
-        samples = np.arange(len(bias_V))
-        if self._sampler is not None:
-            samples, _ = self._sampler.draw_distinct(step)
-        return gbce_loss(
-            hidden_MR, weight_VR, bias_V, owners_N, targets_N, samples_S=self._moved(samples)
-        )
-
-    def _sequences(self, batch: Batch, asked: Questions) -> Sequences:
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """Put it on the device, with the samples of the step; see `Engine.prepare`."""
+        asked, device = batch.questions(), self._device
         days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
-        return Sequences(
-            items=self._moved(batch.inputs),
-            marks=self._moved(batch.marks),
-            states=self._moved(asked.states),
-            gaps=None if batch.gaps is None else self._moved(batch.gaps),
-            days=None if days is None else self._moved(days),
-            own=None if batch.own is None else own_tensors(batch.own).to(self._device),
+        pairs = samples = None
+        if batch.own is not None:
+            pairs = placed(batch.own.places_of(asked.owners, asked.targets + 1), device)
+        if self._sampler is not None:
+            rows, log_weights = self._sampler.draw_distinct(step)
+            samples = placed(rows, device), placed(log_weights, device)
+        sequences = Sequences(
+            items=placed(batch.inputs, device),
+            marks=placed(batch.marks, device),
+            states=placed(asked.states, device),
+            gaps=None if batch.gaps is None else placed(batch.gaps, device),
+            days=None if days is None else placed(days, device),
+            own=None if batch.own is None else own_tensors(batch.own, device),
+        )
+        return PlacedBatch(
+            **{field.name: getattr(batch, field.name) for field in fields(Batch)},
+            sequences=sequences,
+            owners=placed(asked.owners, device),
+            items=placed(asked.targets, device),
+            counts=None if asked.weights is None else placed(asked.weights, device),
+            pairs=pairs,
+            samples=samples,
         )
 
-    def _mixed(
-        self,
-        own: OwnTensors | None,
-        found: OwnItems | None,
-        hidden_MR: torch.Tensor,
-        asked: Questions,
-        owners_N: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """What the repeat head says of the targets, if there is one."""
-        repeats = None if own is None else self._network.repeats(hidden_MR, own)
-        if repeats is None or found is None:
-            return {}
-        pairs_N = self._moved(found.places_of(asked.owners, asked.targets + 1))
-        log_own_N, log_rest_N = repeats.of_targets(pairs_N, owners_N)
-        return {"log_own_N": log_own_N, "log_rest_N": log_rest_N}
+    def step(self, batch: Batch, *, learning_rate: float, step: int) -> SupportsFloat:
+        """Take one optimizer step; see `Engine.step`."""
+        if not isinstance(batch, PlacedBatch):
+            return self.step(self.prepare(batch, step), learning_rate=learning_rate, step=step)
+        dropout = self._dropout.manual_seed(stream_seed(self._seed, "dropout", step))
+        with self._autocast():
+            hidden_MR = self._network.states(batch.sequences, dropout).float()
+        loss = self._loss(hidden_MR, batch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._is_broken is None:
+            value = float(loss.item())
+            if math.isfinite(value):
+                self._update(loss)
+            return value
+        torch.maximum(self._is_broken, (~loss.detach().isfinite()).float(), out=self._is_broken)
+        self._optimizer.found_inf = self._is_broken  # type: ignore[attr-defined]
+        self._update(loss)
+        return LateLoss(loss) if loss.is_cuda else float(loss.detach())
 
-    def _moved(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._precision == "single":
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+
+    def _update(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip_norm)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update()
+
+    def _loss(self, hidden_MR: Tensor, batch: PlacedBatch) -> Tensor:
+        weight_VR, bias_V = self._network.output()
+        asked = (hidden_MR, weight_VR, bias_V, batch.owners, batch.items)
+        if self._config.loss == "gbce":
+            samples = None if batch.samples is None else batch.samples[0]
+            if samples is None:
+                samples = torch.arange(len(bias_V), device=self._device)
+            return gbce_loss(*asked, samples_S=samples)
+        mixed = self._mixed(hidden_MR, batch)
+        if batch.counts is not None:
+            mixed["weights_N"] = batch.counts
+        if batch.samples is None:
+            return full_softmax_loss(*asked, **mixed)
+        rows, log_weights = batch.samples
+        return sampled_softmax_loss(*asked, **mixed, samples_S=rows, log_weights_S=log_weights)
+
+    def _mixed(self, hidden_MR: Tensor, batch: PlacedBatch) -> dict[str, Tensor]:
+        """What the repeat head says of the targets, if there is one."""
+        own, pairs = batch.sequences.own, batch.pairs
+        repeats = None if own is None else self._network.repeats(hidden_MR, own)
+        if repeats is None or pairs is None:
+            return {}
+        log_own_N, log_rest_N = repeats.of_targets(pairs, batch.owners)
+        return {"log_own_N": log_own_N, "log_rest_N": log_rest_N}
 
     def weights(self) -> Weights:
         """A copy of the weights, or of their average if one is kept; see `Engine.weights`."""
@@ -191,7 +271,7 @@ class TorchEngine:
         arrays: Arrays = {} if self._average is None else self._average.state()
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
-                arrays[f"{name}/{key}"] = np.array(value.detach().cpu().numpy())
+                arrays[f"{name}/{key}"] = copied(value)
         return arrays
 
     def restore(
@@ -203,15 +283,8 @@ class TorchEngine:
         else:
             self._average.restore(weights, optimizer_state)
         for name, parameter in self._parameters.items():
-            state = {
-                key.removeprefix(f"{name}/"): torch.from_numpy(np.array(value))
+            self._optimizer.state[parameter] = {
+                key.removeprefix(f"{name}/"): torch.from_numpy(np.array(value)).to(self._device)
                 for key, value in optimizer_state.items()
                 if key.startswith(f"{name}/")
             }
-            on_device = {
-                key: value
-                if key == "step" and self._device.type == "cpu"
-                else value.to(self._device)
-                for key, value in state.items()
-            }
-            self._optimizer.state[parameter] = on_device
