@@ -18,6 +18,7 @@ from nextbuy.service.store.sqlite_format import (
     check_version,
     explained,
     how_to_restore,
+    shut,
     take_step,
     version_of,
 )
@@ -54,6 +55,7 @@ class SqliteFile:
         self.path, self.read_only, self._vfs = path.absolute(), read_only, vfs
         self._write_lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._idle: list[apsw.Connection] = []
+        self._anchors: list[apsw.Connection] = []
         self._writers: dict[bool, apsw.Connection] = {}
         self._closed = threading.Event()
         self._marks: dict[Path, tuple[int, int]] = {}
@@ -62,6 +64,7 @@ class SqliteFile:
         try:
             with explained(self.path):
                 self._prepare(migrations_of("sqlite") if steps is None else steps)
+                self._anchors = [self._anchor()]
                 self._marks = {} if read_only else self._found()
         except BaseException:
             self.close()
@@ -81,13 +84,13 @@ class SqliteFile:
             try:
                 yield connection
             except BaseException:
-                connection.close(True)
+                shut(connection)
                 raise
         with self._pool_lock:
             if not self._closed.is_set():
                 self._idle.append(connection)
                 return
-        connection.close()
+        shut(connection)
 
     @contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[apsw.Connection]:
@@ -128,9 +131,10 @@ class SqliteFile:
         """Let go of connections and lock; may be called twice."""
         with self._write_lock, self._pool_lock:
             self._closed.set()
-            for connection in (*self._idle, *self._writers.values()):
-                connection.close(True)
+            for connection in (*self._idle, *self._writers.values(), *self._anchors):
+                shut(connection)
             self._idle.clear()
+            self._anchors.clear()
             self._writers.clear()
         if self._lock is not None:
             self._lock.release()
@@ -180,7 +184,7 @@ class SqliteFile:
             for step in missing:
                 take_step(connection, step)
         except BaseException:
-            connection.close(True)
+            shut(connection)
             raise
         self._writers[True] = connection
 
@@ -202,8 +206,14 @@ class SqliteFile:
             connection.pragma("synchronous", "FULL" if durable else "NORMAL")
             connection.pragma("query_only" if reads else "secure_delete", True)
         except BaseException:
-            connection.close(True)
+            shut(connection)
             raise
+        return connection
+
+    def _anchor(self) -> apsw.Connection:
+        """A connection that stays, since the last one to go would take the log with it."""
+        connection = self._connect(reads=True)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the log
         return connection
 
     def _writer(self, durable: bool) -> apsw.Connection:
@@ -221,7 +231,7 @@ class SqliteFile:
                 connection.execute("ROLLBACK")
         if isinstance(error, apsw.Error) and not isinstance(error, apsw.BusyError):
             del self._writers[durable]
-            connection.close(True)
+            shut(connection)
 
     def _found(self) -> dict[Path, tuple[int, int]]:
         """The file and its log as they lie on disk: device and number of each."""

@@ -97,6 +97,14 @@ def take_step(connection: apsw.Connection, step: Migration) -> None:
         raise
 
 
+def shut(connection: apsw.Connection) -> None:
+    """Close a connection; what the disk says to that changes nothing of what was committed."""
+    try:
+        connection.close(True)
+    except apsw.Error as error:
+        logger.warning("a connection was closed with an error: %s", error)
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Errors of the driver and of the disk become ours."""
