@@ -36,11 +36,20 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
 
         return PostgresStore(url, shown(url), read_only=read_only)
     path = path_of(url)
-    if find_spec("apsw") is None:
-        raise MissingExtraError("apsw", "serve", "A store in a file")
+    need_sqlite("A store in a file")
     from nextbuy.service.store.sqlite import SqliteStore
 
     return SqliteStore(path, read_only=read_only)
+
+
+def need_sqlite(purpose: str) -> None:
+    """Return if the driver of SQLite is installed.
+
+    Raises:
+        MissingExtraError: Otherwise, with the purpose.
+    """
+    if find_spec("apsw") is None:
+        raise MissingExtraError("apsw", "serve", purpose)
 
 
 def path_of(url: str) -> Path:

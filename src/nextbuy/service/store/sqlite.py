@@ -84,6 +84,11 @@ class SqliteStore:
         with self._file.reading() as db:
             return _last_sequence(db)
 
+    def identity(self) -> str:
+        """As `Store.identity`."""
+        with self._file.reading() as db:
+            return str(db.execute("SELECT name FROM identity").get)
+
     def forget(self, user_id: str) -> int:
         """As `Store.forget`; the log beside the file is emptied, too."""
         with self._file.writing() as db:

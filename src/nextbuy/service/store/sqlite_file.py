@@ -60,7 +60,7 @@ class SqliteFile:
         self._closed = threading.Event()
         self._marks: dict[Path, tuple[int, int]] = {}
         self._check_place()
-        self._lock = None if read_only else self._take_lock()
+        self._lock = None if read_only else take_lock(self.path)
         try:
             with explained(self.path):
                 self._prepare(migrations_of("sqlite") if steps is None else steps)
@@ -146,24 +146,6 @@ class SqliteFile:
         if self.read_only and not self.path.exists():
             raise StoreError(f"{self.path} is not there. {how_to_restore(self.path)}")
         refuse_network(self.path)
-
-    def _take_lock(self) -> FileLock:
-        """The lock dies with the process that holds it."""
-        lock = FileLock(
-            self.path.with_name(self.path.name + ".lock"),
-            thread_local=False,
-            fallback_to_soft=False,
-        )
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(
-                f"{self.path} is in use by another service. Stop that one, or give another file; "
-                "several services share a store through postgresql://."
-            ) from None
-        except OSError as error:
-            raise StoreError(f"{lock.lock_file} cannot be made: {error.strerror}.") from error
-        return lock
 
     def _prepare(self, steps: list[Migration]) -> None:
         """Check what the file is, and bring it to the newest version."""
@@ -255,3 +237,22 @@ class SqliteFile:
                 f"{self.path} or its log was deleted or replaced while the service was running. "
                 f"{how_to_restore(self.path)}"
             )
+
+
+def take_lock(path: Path) -> FileLock:
+    """The lock of a store, for one process; it dies with it.
+
+    Raises:
+        StoreError: If another service has it, or it cannot be made.
+    """
+    lock = FileLock(path.with_name(path.name + ".lock"), thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"{path} is in use by another service. Stop that one, or give another file; "
+            "several services share a store through postgresql://."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{lock.lock_file} cannot be made: {error.strerror}.") from error
+    return lock
