@@ -45,17 +45,20 @@ def restore(
     url: Url,
     json: options.Json = False,
 ) -> None:
-    """Put a backup in the place of an SQLite store; the service must be stopped."""
-    from nextbuy.service.store.opening import need_sqlite
+    """Put a backup in the place of an SQLite store, or into an empty PostgreSQL store.
+
+    The service must be stopped. What an SQLite store was is kept beside it.
+    """
+    from nextbuy.service.store.opening import need_sqlite, shown
 
     need_sqlite("Restoring a store")
     from nextbuy.service.store.restoring import restore as restore_store
 
     aside = restore_store(source, url)
     if json:
-        print_json({"store": url, "replaced": None if aside is None else str(aside)})
+        print_json({"store": shown(url), "replaced": None if aside is None else str(aside)})
         return
-    print_line(f"restored: {url}")
+    print_line(f"restored: {shown(url)}")
     if aside is not None:
         print_line(f"what was there: {aside}")
 

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -163,6 +163,27 @@ class PostgresStore:
         with self._connections.own() as db:
             db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             write_copy(target, {table: _stream(db, table, TABLES[table]) for table in TABLES})
+
+    def fill(self, tables: Mapping[str, Iterable[Row]]) -> None:
+        """Take over the rows of another store, all or nothing.
+
+        Args:
+            tables: Rows of each of `TABLES`, in the order of its columns.
+
+        Raises:
+            StoreError: If there is something in this store already.
+        """
+        self._check_writes()
+        with self._connections.own() as db, _transaction(db):
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITE_LOCK,))
+            if _last_sequence(db) or db.execute("SELECT 1 FROM forgotten").fetchone():
+                raise StoreError(f"{self.place} is not empty. Give a new database or schema.")
+            db.execute("DELETE FROM identity")
+            for table, columns in TABLES.items():
+                query = f"COPY {table} ({columns}) FROM STDIN"
+                with db.cursor() as cursor, cursor.copy(query.encode()) as copy:
+                    for row in tables[table]:
+                        copy.write_row(row)
 
     def close(self) -> None:
         """As `Store.close`."""

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from nextbuy.errors import StoreError
 from nextbuy.service.store.copies import sync
-from nextbuy.service.store.opening import path_of
+from nextbuy.service.store.opening import is_postgres, open_postgres, path_of
 from nextbuy.service.store.sqlite import SqliteStore
 from nextbuy.service.store.sqlite_file import take_lock
 from nextbuy.service.store.sqlite_format import explained
@@ -17,24 +18,33 @@ _BESIDE: Final = ("-wal", "-shm", "-journal")
 
 
 def restore(backup: Path, url: str) -> Path | None:
-    """Copy a backup to the file of a store, for which no service may run.
+    """Copy a backup to the file of a store, for which no service may run, or into a PostgreSQL
+    store that is empty.
 
     Args:
         backup: As `back_up` wrote it; it is checked and stays as it is.
-        url: Of an SQLite store.
+        url: Of the store.
 
     Returns:
         Where the file that was there lies now; None if there was none.
 
     Raises:
-        StoreError: If the backup is not whole, or a service is running.
+        StoreError: If the backup is not whole, a service is running, or PostgreSQL has purchases.
     """
-    target = path_of(url).absolute()
     checked = SqliteStore(backup, read_only=True)
     try:
         checked.check_whole()
+        if is_postgres(url):
+            with closing(open_postgres(url)) as store, checked.rows() as rows:
+                store.fill(rows)
+            return None
     finally:
         checked.close()
+    return _replace(path_of(url).absolute(), backup)
+
+
+def _replace(target: Path, backup: Path) -> Path | None:
+    """Put a copy of the backup in the place of a file."""
     if target.exists() and target.samefile(backup):
         raise StoreError(f"{backup} is the store itself. Give a backup of it.")
     lock = take_lock(target)
