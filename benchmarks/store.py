@@ -7,8 +7,9 @@
 `single`: threads that each send one purchase, wait for the answer and send the next, through the
 committer; by number of threads, with the time that an answer takes. `bulk`: submissions of 1,000
 purchases from 4 threads. `syncs_per_second` is what the disk of the folder gives to a program that
-appends a page and syncs, one after another: what a store without group commit could reach at most
-(for PostgreSQL the disk of the server counts, which is not measured). Prints one JSON line.
+overwrites a page and syncs, one after another, in the same run: about what a store without group
+commit could reach (for PostgreSQL the disk of the server counts, which is not measured). Prints one
+JSON line.
 """
 
 import argparse
@@ -97,11 +98,13 @@ def submission(key: str, thread: int, size: int) -> Submission:
 
 
 def syncs_per_second(folder: Path, seconds: float) -> float:
-    """Appends of a page, each synced."""
+    """Pages written over what is there, each synced, as a log is that was emptied before."""
     with (folder / "syncs").open("wb", buffering=0) as file:
+        file.write(bytes(2**22))
+        os.fsync(file.fileno())
         number, began = 0, time.monotonic()
         while time.monotonic() - began < seconds:
-            file.write(bytes(4_096))
+            os.pwrite(file.fileno(), bytes(4_096), 4_096 * (number % 1_024))
             os.fdatasync(file.fileno())
             number += 1
         return round(number / (time.monotonic() - began), 1)
