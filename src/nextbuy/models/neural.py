@@ -22,7 +22,7 @@ from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int32, Int6
 from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_scoring import score_histories, validation_loss
-from nextbuy.models.neural_top_k import best_items
+from nextbuy.models.neural_top_k import Searcher, best_items
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.stored import load_weights
 from nextbuy.nn.network import FrozenNetwork, Network, Weights
@@ -218,6 +218,15 @@ class NeuralModel(ABC, Generic[C, S]):
             temperature=self.config.temperature or 1.0,
             groups=self._groups,
             blocked=blocked,
+        )
+
+    def searcher(self) -> Searcher:
+        """The same in two steps; see `SearchesApart`."""
+        return Searcher(
+            self._scorer(),
+            longest=self.config.training.longest_window,
+            temperature=self.config.temperature or 1.0,
+            groups=self._groups,
         )
 
     def weights(self) -> Weights:

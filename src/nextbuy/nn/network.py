@@ -66,6 +66,10 @@ class CatalogNetwork(NamedWeights):
         """Never; see `Network.has_repeats`."""
         return False
 
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """One class: the moment of a question does not count; see `Scorer.wait_classes`."""
+        return torch.zeros_like(days_M).long()
+
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
         """There is no repeat head."""
         return None
@@ -81,6 +85,11 @@ class Scorer(Protocol):
 
     def states(self, asked: Sequences, dropout: torch.Generator | None) -> Tensor:
         """Hidden states that are asked, [M, R]; without a generator there is no dropout."""
+        ...
+
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """A number for the days from the last purchase to the question, [M]: two questions about
+        one history that have the same have the same state."""
         ...
 
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
@@ -129,6 +138,10 @@ class FrozenNetwork:
     def states(self, asked: Sequences, dropout: torch.Generator | None) -> Tensor:
         """See `Network.states`."""
         return self.network.states(asked, dropout)
+
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """See `Scorer.wait_classes`."""
+        return self.network.wait_classes(days_M)
 
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
         """See `Network.repeats`."""

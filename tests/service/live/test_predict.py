@@ -1,15 +1,17 @@
 """What a shop sees of the live model: the answers of the predictor, with the purchases since."""
 
 import asyncio
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nextbuy import Predictor
 from nextbuy.data.options import ReadOptions
 from nextbuy.errors import ConfigError
+from nextbuy.models.neural_top_k import Searcher
 from nextbuy.predictor import answers
 from nextbuy.service.live.bundles import LiveBundles, LiveOptions
 from nextbuy.service.live.protocol import Question
@@ -38,6 +40,13 @@ def live(folder, store):
     model = LiveBundles.open(folder, store, clock=lambda: NOW)
     yield model
     model.close()
+
+
+@pytest.fixture(params=[False, True])
+def large(request):
+    """Whether the catalog counts as large, so that networks search it."""
+    with patch.object(answers, "_LARGE", 0 if request.param else 10**9):
+        yield request.param
 
 
 def ask(live, *questions):
@@ -155,9 +164,7 @@ def test_S21_nothing_is_offered_where_rules_exclude_everything(live):
     assert other.reason_empty is None
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_S21_nothing_is_offered_to_who_owns_everything(tmp_path, store, monkeypatch, large):
-    monkeypatch.setattr(answers, "_LARGE", 0 if large else 10**9)
+def test_S21_nothing_is_offered_to_who_owns_everything(tmp_path, store, large):
     save(tmp_path, full_log(), models=("gru",), epochs=1, repeat="exclude")
     live = LiveBundles.open(tmp_path, store, clock=lambda: NOW)
     rows = tuple(bought("x", item, 90 + n) for n, item in enumerate(ITEMS))
@@ -210,6 +217,12 @@ def bundles(tmp_path_factory):
     return folder
 
 
+def answered_by(live, version, model):
+    """One of the models answers, not the best."""
+    live.swap(version)
+    live._current.loaded.model = live._current.loaded.predictor.models[model]
+
+
 def offers_of(frame):
     return [
         (row["item_id"], row["platform"], row["category"], row["reason"])
@@ -218,9 +231,7 @@ def offers_of(frame):
 
 
 @pytest.mark.parametrize("version", range(1, len(POLICIES) + 1))
-@pytest.mark.parametrize("large", [False, True])
-def test_answers_are_those_of_the_predictor(bundles, store, monkeypatch, version, large):
-    monkeypatch.setattr(answers, "_LARGE", 0 if large else 10**9)
+def test_answers_are_those_of_the_predictor(bundles, store, version, large):
     live = LiveBundles(bundles, store, clock=lambda: NOW)
     name = live.swap(f"{version:06d}")
     predictor = Predictor.load(bundles / "versions" / name)
@@ -228,7 +239,7 @@ def test_answers_are_those_of_the_predictor(bundles, store, monkeypatch, version
     users, rules = ["u3", "u1", "nobody", "u7"], Rules(exclude=("tea",), per_platform=1)
     as_of = np.full(len(users), NOW)
     for model in predictor.models:
-        live._current.loaded.model = live._current.loaded.predictor.models[model]
+        answered_by(live, name, model)
         for told in (None, rules):
             found = ask(live, *(Question(user_id=u, k=4, rules=told, explain=True) for u in users))
             expected = predictor.predict(users, k=4, model=model, as_of=as_of, rules=told)
@@ -270,11 +281,13 @@ def mixed(bundles):
 
 
 @pytest.mark.parametrize("model", ["transformer", "blend"])
-@settings(max_examples=25, deadline=None)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(asked=questions)
-def test_a_batch_answers_as_each_question_alone(mixed, model, asked):
-    loaded = mixed._current.loaded
-    loaded.model = loaded.predictor.models[model]
+def test_a_batch_answers_as_each_question_alone(mixed, model, large, asked):
+    if mixed._current.loaded.model.name != model:
+        answered_by(mixed, "000003", model)
     together = ask(mixed, *asked)
     for question, answer in zip(asked, together, strict=True):
         (alone,) = ask(mixed, question)
@@ -298,3 +311,36 @@ def test_a_cooldown_ends_with_the_days_that_it_lasts(bundles, store):
     assert "tea" not in {offer.item_id for offer in kept.offers}
     assert "tea" in {offer.item_id for offer in offered.offers}
     assert NOW - late.history[0].timestamp == DAY * 30
+
+
+def test_who_asks_again_is_answered_from_what_was_searched(bundles, store, monkeypatch):
+    monkeypatch.setattr(answers, "_LARGE", 0)
+    searches = []
+    search = Searcher.search
+
+    def counted(self, histories, as_of, k):
+        searches.append(len(histories))
+        return search(self, histories, as_of, k)
+
+    monkeypatch.setattr(Searcher, "search", counted)
+    clock = [NOW]
+    live = LiveBundles(bundles, store, clock=lambda: clock[0])
+    answered_by(live, "000001", "transformer")
+    asked = [Question(user_id=user, k=3) for user in ("u1", "u2")]
+    searches.clear()
+    first = ask(live, *asked)
+    clock[0] += 1_000_000  # a second later the time since the last purchase is as good as the same
+    again = ask(live, *asked, Question(user_id="u3", k=3))
+    assert searches == [2, 1]
+    for old, new in zip(first, again[:2], strict=True):
+        assert [o.item_id for o in old.offers] == [o.item_id for o in new.offers]
+    ask(live, Question(user_id="u1", k=5))
+    live.bought(store.add(bought("u1", "soap", 99.9)))
+    ask(live, *asked)
+    assert searches == [2, 1, 1, 1], "for more offers, and for another history"
+    clock[0] += 40 * DAY
+    later = ask(live, asked[1])
+    assert searches == [2, 1, 1, 1, 1], "for another time since the last purchase"
+    fresh = LiveBundles(bundles, store, clock=lambda: clock[0])
+    answered_by(fresh, "000001", "transformer")
+    assert ask(fresh, asked[1])[0].offers == later[0].offers

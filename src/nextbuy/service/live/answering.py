@@ -13,9 +13,11 @@ import numpy as np
 
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
 from nextbuy.errors import ConfigError
+from nextbuy.models.protocol import FittedModel, SearchesApart
 from nextbuy.predictor.answers import Moment, found_offers, reasons
 from nextbuy.service.live.loaded import LoadedBundle
 from nextbuy.service.live.protocol import Answer, Offer, Question
+from nextbuy.service.live.remembering import Remembering
 from nextbuy.service.live.users import UserHistory
 from nextbuy.splitting.rules import CatalogRules
 
@@ -78,9 +80,12 @@ def _answers(
         assumed=None,
         cadence=loaded.predictor.cadence,
     )
+    model: FittedModel = loaded.model
+    if isinstance(model, SearchesApart):
+        model = Remembering(model, [each.history for each in asked])
     start = 0
     for some, here, items, values in found_offers(
-        loaded.model, histories, loaded.predictor.catalog, moment,
+        model, histories, loaded.predictor.catalog, moment,
         k=max(each.question.k for each in asked), policy=loaded.policy, rules=rules,
     ):  # fmt: skip
         questions = asked[start : start + len(some)]
@@ -91,7 +96,7 @@ def _answers(
             offers = _offers(
                 loaded, each.question.k, items[row], probabilities[row], words.get(row)
             )
-            yield _answer(loaded, each, offers, _why_empty(loaded, each, rules))
+            yield _answer(loaded, each, offers, "" if offers else _why_empty(loaded, each, rules))
 
 
 def _reasons(

@@ -7,12 +7,28 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Final
 
+from nextbuy.models.protocol import Searched
 from nextbuy.service.live.joining import Rows, ignored_items, joined
 from nextbuy.service.live.loaded import LoadedBundle
 from nextbuy.service.purchases import LivePurchase
 from nextbuy.service.store.protocol import Store, StoredPurchase
 
 CACHED_USERS: Final = 50_000
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What was searched for a history; see `SearchesApart`.
+
+    Attributes:
+        searched: Of one user, or None.
+        wait_class: As long as the wait is of this class it holds.
+        asked: How many items were searched.
+    """
+
+    searched: Searched | None = None
+    wait_class: int = 0
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -23,11 +39,13 @@ class UserHistory:
         rows: What the catalog knows.
         whole: With what it lacks.
         ignored: Ids of live purchases that it lacks; see `ignored_items`.
+        memory: Of what was searched for it.
     """
 
     rows: Rows
     whole: Rows
     ignored: tuple[str, ...]
+    memory: Memory = field(default_factory=Memory)
 
     def before(self, as_of: int) -> "UserHistory":
         """Only what was bought before a moment."""
