@@ -109,12 +109,13 @@ class Searcher:
         network = self._network
         with torch.no_grad():
             num_items = len(network.output()[1])
-            parts = []
+            all_own, parts = _own_pairs(histories, num_items), []
             for rows, states_MR, own in asked(
                 network, histories, as_of, longest=self._longest, groups=self._groups,
                 states_UR=torch.from_numpy(searched.states),
             ):  # fmt: skip
-                mine = _own_pairs(histories.take(rows), num_items)
+                edges = np.searchsorted(all_own, rows[[0, -1]] * num_items + [0, num_items])
+                mine = all_own[slice(*edges)] - rows[0] * num_items
                 pairs = _blocked_pairs(blocked, rows, num_items)
                 listed = _listed(network, states_MR, own, pairs, more=mine)
                 found = searched.take(rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nextbuy.data.histories import Float32, Histories, Int32, Int64
+from nextbuy.data.histories import Histories, Int32, Int64
 from nextbuy.errors import ConfigError
 from nextbuy.models.protocol import FittedModel, SearchesApart
 from nextbuy.predictor.answers import Moment, found_offers, reasons
@@ -91,11 +91,10 @@ def _answers(
         questions = asked[start : start + len(some)]
         start += len(some)
         words = _reasons(questions, some, here, items)
-        probabilities = np.exp(values.astype(np.float64))
+        probabilities = np.exp(values.astype(np.float64)).tolist()
+        rows = items.tolist()
         for row, each in enumerate(questions):
-            offers = _offers(
-                loaded, each.question.k, items[row], probabilities[row], words.get(row)
-            )
+            offers = _offers(loaded, each.question.k, rows[row], probabilities[row], words.get(row))
             yield _answer(loaded, each, offers, "" if offers else _why_empty(loaded, each, rules))
 
 
@@ -120,24 +119,26 @@ def _reasons(
 def _offers(
     loaded: LoadedBundle,
     k: int,
-    items: Int32,
-    probabilities: Float32,
+    items: Sequence[int],
+    probabilities: Sequence[float],
     words: Sequence[str] | None,
 ) -> tuple[Offer, ...]:
     """The first k that have any probability; these come first."""
-    lookup = loaded.reading.lookup
-    pairs = zip(items[:k].tolist(), probabilities[:k].tolist(), strict=True)
-    return tuple(
-        Offer(
-            item_id=lookup.item_ids[item - 1],
-            platform=lookup.platforms[item - 1],
-            category=lookup.categories[item - 1],
-            probability=probability,
-            reason=None if words is None else words[place],
+    lookup, offers = loaded.reading.lookup, []
+    item_ids, platforms, categories = lookup.item_ids, lookup.platforms, lookup.categories
+    for place, (item, probability) in enumerate(zip(items, probabilities, strict=True)):
+        if place == k or not probability > 0:
+            break
+        offers.append(
+            Offer(
+                item_id=item_ids[item - 1],
+                platform=platforms[item - 1],
+                category=categories[item - 1],
+                probability=probability,
+                reason=None if words is None else words[place],
+            )
         )
-        for place, (item, probability) in enumerate(pairs)
-        if probability > 0
-    )
+    return tuple(offers)
 
 
 def _answer(

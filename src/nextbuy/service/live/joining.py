@@ -95,6 +95,9 @@ def joined(stored: Rows, purchases: Sequence[LivePurchase], reading: Reading) ->
     """Stored rows and live purchases, in any order, as one history."""
     if not purchases:
         return stored
+    times_P = np.array([p.timestamp for p in purchases], dtype=np.int64)
+    if _follow(stored, purchases, times_P, reading):
+        return _newest(_followed(stored, purchases, times_P, reading))
     groups = _groups(purchases, reading.basket_kind)
     dated = reading.time_kind == "dates"
     meets = dated and reading.basket_kind == "timestamp"
@@ -109,8 +112,7 @@ def joined(stored: Rows, purchases: Sequence[LivePurchase], reading: Reading) ->
     number_P[is_new] = numbers[group_P[is_new]]
     time_P[is_new] = times[group_P[is_new]]
     number_P[~is_new] = moved[np.searchsorted(stored.times, time_P[~is_new])]
-    index_of = reading.lookup.index_of
-    items = np.array([index_of(purchases[row]) for row in rows], dtype=np.int32)
+    items = reading.lookup.indices_of([purchases[row] for row in rows])
     both = Rows(
         items=np.concatenate([stored.items, items]),
         times=np.concatenate([stored.times, time_P]),
@@ -120,6 +122,34 @@ def joined(stored: Rows, purchases: Sequence[LivePurchase], reading: Reading) ->
     )
     both = both.take(np.lexsort((both.items, both.baskets)))
     return _newest(_once_a_basket(both, reading))
+
+
+def _follow(
+    stored: Rows, purchases: Sequence[LivePurchase], times_P: Int64, reading: Reading
+) -> bool:
+    """Whether each purchase is a basket of its own and later than all before it, as is usual."""
+    if (np.diff(times_P) <= 0).any():
+        return False
+    if len(stored) and reading.time_kind == "dates" and times_P[0] <= stored.times[-1]:
+        return False
+    return reading.basket_kind == "none" or all(p.basket_id is None for p in purchases)
+
+
+def _followed(
+    stored: Rows, purchases: Sequence[LivePurchase], times_P: Int64, reading: Reading
+) -> Rows:
+    places = np.arange(len(purchases))
+    last = int(stored.baskets[-1]) if len(stored) else -1
+    times = times_P
+    if reading.time_kind == "order":
+        times = places + (int(stored.times[-1]) + 1 if len(stored) else 0)
+    return Rows(
+        items=np.concatenate([stored.items, reading.lookup.indices_of(purchases)]),
+        times=np.concatenate([stored.times, times]),
+        baskets=np.concatenate([stored.baskets, (last + 1 + places).astype(np.int32)]),
+        prices=_with(stored.prices, [p.price for p in purchases]),
+        quantities=_with(stored.quantities, [p.quantity for p in purchases]),
+    )
 
 
 def for_when(rows: Rows) -> Rows:

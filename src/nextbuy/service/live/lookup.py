@@ -1,8 +1,12 @@
 """Items of a catalog by what a purchase says of them, and back, by dictionaries made once."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from nextbuy import columns
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import UNKNOWN
+from nextbuy.data.histories import UNKNOWN, Int32
 from nextbuy.service.purchases import LivePurchase
 
 
@@ -30,6 +34,15 @@ class ItemLookup:
         self._by_pair = dict(zip(pairs, indices, strict=True)) if self._tells_platforms else {}
         # The most frequent row of an id comes first, so it has to be written last.
         self._by_id = dict(zip(reversed(self.item_ids), reversed(indices), strict=True))
+
+    def indices_of(self, purchases: Sequence[LivePurchase]) -> Int32:
+        """Index of each; see `index_of`."""
+        if self._level == "item" and self._tells_platforms:
+            get = self._by_pair.get  # the usual case, without a call a purchase
+            found = [get((p.item_id, p.platform), 0) for p in purchases]
+            if all(found):
+                return np.array(found, dtype=np.int32)
+        return np.array([self.index_of(p) for p in purchases], dtype=np.int32)
 
     def index_of(self, purchase: LivePurchase) -> int:
         """Index 1..V of what was bought, at the level of the catalog; `UNKNOWN` if it has none."""

@@ -60,9 +60,10 @@ def history_of(
 ) -> UserHistory:
     """Stored rows and live purchases as one history."""
     whole = joined(stored, purchases, loaded.reading)
-    return UserHistory(
-        rows=whole.listed(), whole=whole, ignored=ignored_items(purchases, loaded.reading.lookup)
-    )
+    rows = whole.listed()
+    some_unknown = len(rows) < len(whole)
+    ignored = ignored_items(purchases, loaded.reading.lookup) if some_unknown else ()
+    return UserHistory(rows=rows, whole=whole, ignored=ignored)
 
 
 @dataclass(slots=True)
