@@ -86,7 +86,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         "users, asked again": about_few_users,
     }
     for name, question in ways.items():
-        asyncio.run(load(live, question, arguments, seconds=0.5))
+        asyncio.run(load(live, question, arguments, seconds=0.5, first=arguments.users // 2))
         if arguments.profile:
             start_profile(live)
         results[name] = asyncio.run(load(live, question, arguments, seconds=arguments.seconds))
@@ -97,10 +97,15 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 async def load(
-    live: Any, question: Callable[[int], Any], arguments: argparse.Namespace, *, seconds: float
+    live: Any,
+    question: Callable[[int], Any],
+    arguments: argparse.Namespace,
+    *,
+    seconds: float,
+    first: int = 0,
 ) -> dict[str, float]:
     taken: list[float] = []
-    asked = 0
+    asked = first
     end = time.perf_counter() + seconds
 
     async def caller() -> None:
