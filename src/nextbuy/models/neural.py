@@ -23,10 +23,10 @@ from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int32, Int6
 from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_scoring import score_histories, validation_loss
-from nextbuy.models.neural_top_k import best_items
+from nextbuy.models.neural_top_k import Searcher, best_items
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.stored import load_weights
-from nextbuy.nn.network import Network, Weights
+from nextbuy.nn.network import FrozenNetwork, Network, Weights
 from nextbuy.nn.own_items import purchase_facts
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
@@ -89,6 +89,7 @@ class NeuralModel(ABC, Generic[C, S]):
         self._asked = self.config  # what the first fit decided must not bind the second
         self.result: TrainingResult | None = None
         self._network: Network | None = None
+        self._frozen: FrozenNetwork | None = None
         self._shape: S | None = None
         self._groups: Int64 | None = None
 
@@ -203,9 +204,9 @@ class NeuralModel(ABC, Generic[C, S]):
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """Log P(next item) after each history; see `Model.log_probabilities`."""
-        network, shape = self._fitted()
+        shape = self._fitted()[1]
         return score_histories(
-            network,
+            self._scorer(),
             histories,
             as_of,
             longest=self.config.training.longest_window,
@@ -219,7 +220,7 @@ class NeuralModel(ABC, Generic[C, S]):
     ) -> tuple[Int32, Float32]:
         """The best items of each user; see `FindsTopK.top_k`."""
         return best_items(
-            self._fitted()[0],
+            self._scorer(),
             histories,
             as_of,
             k,
@@ -227,6 +228,15 @@ class NeuralModel(ABC, Generic[C, S]):
             temperature=self.config.temperature or 1.0,
             groups=self._groups,
             blocked=blocked,
+        )
+
+    def searcher(self) -> Searcher:
+        """The same in two steps; see `SearchesApart`."""
+        return Searcher(
+            self._scorer(),
+            longest=self.config.training.longest_window,
+            temperature=self.config.temperature or 1.0,
+            groups=self._groups,
         )
 
     def weights(self) -> Weights:
@@ -271,6 +281,13 @@ class NeuralModel(ABC, Generic[C, S]):
         if self._network is None or self._shape is None:
             raise NotFittedError(f"{self.name} has no weights yet: call fit or load first.")
         return self._network, self._shape
+
+    def _scorer(self) -> FrozenNetwork:
+        """The network, with what every question needs of it made once."""
+        network = self._fitted()[0]
+        if self._frozen is None or self._frozen.network is not network:
+            self._frozen = FrozenNetwork(network)
+        return self._frozen
 
 
 def _device_for(config: NeuralConfig, name: str) -> torch.device:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int64
-from nextbuy.nn.network import Network, Sequences
+from nextbuy.nn.network import Scorer, Sequences
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items, purchase_facts
 from nextbuy.nn.placing import as_array, placed
 from nextbuy.splitting.cases import Cases
@@ -22,11 +22,15 @@ from nextbuy.training.batches import gap_buckets, has_baskets
 from nextbuy.training.torch_engine import own_tensors
 
 _SCORING_TOKENS: Final = 16_384
+_FEW_TOKENS: Final = 2_048
+_MOST_FILLED: Final = 0.25
+"""Sequences are filled up to a greater length while they are few, and by so much of it."""
+
 _MOST_CASES: Final = 1_024
 
 
 def score_histories(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     as_of: Int64 | None,
     *,
@@ -35,7 +39,7 @@ def score_histories(
     temperature: float,
     groups: Int64 | None = None,
 ) -> Float32:
-    """Log-probabilities after each history, [U, V + 1], in batches of equal length.
+    """Log-probabilities after each history, [U, V + 1], in batches of like length.
 
     Inside a basket purchases are put in the order of their index: a basket has no order of its own.
 
@@ -58,56 +62,81 @@ def score_histories(
 
 
 def asked(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     as_of: Int64 | None,
     *,
     longest: int,
     groups: Int64 | None,
+    states_UR: Tensor | None = None,
 ) -> Iterator[tuple[Int64, Tensor, OwnItems | None]]:
     """Some users after others, their states [M, R], and their own items for a repeat head.
 
-    The arguments are those of `score_histories`.
+    The arguments are those of `score_histories`; states that are known need not be made.
     """
     last = _last_moments(histories)
     moments = last if as_of is None or last is None else as_of
     facts = purchase_facts(histories, groups) if network.has_repeats else None
-    states_UR = _states(network, histories, moments, last, longest)
+    if states_UR is None:
+        states_UR = states_of(network, histories, as_of, longest=longest)
     for start in range(0, len(histories), _MOST_CASES):
         rows = np.arange(start, min(start + _MOST_CASES, len(histories)))
         own = None if facts is None else _own_items(histories, facts, rows, moments)
         yield rows, states_UR[start : start + len(rows)], own
 
 
-def _states(
-    network: Network,
-    histories: Histories,
-    moments: Int64 | None,
-    last: Int64 | None,
-    longest: int,
+def states_of(
+    network: Scorer, histories: Histories, as_of: Int64 | None, *, longest: int
 ) -> Tensor:
-    """The state of each user, [U, R], in batches of equal length."""
+    """The state of each user, [U, R], in batches of like length."""
+    days = days_of_waits(histories, as_of)
     items = histories.items
     if has_baskets(histories):
         canonical = np.lexsort((items, histories.baskets, histories.owners))
         items = items[canonical]
     lengths = np.minimum(histories.lengths, longest - 1)
     order = np.argsort(lengths, kind="stable")
-    sorted_lengths = lengths[order]
     found = [torch.empty(0, network.output()[0].shape[1], device=network.device)]
-    for length in np.unique(lengths):
-        members = order[slice(*np.searchsorted(sorted_lengths, [length, length + 1]))]
-        rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
-        for start in range(0, len(members), rows_in_batch):
-            rows = members[start : start + rows_in_batch]
-            asked = _sequences(histories, items, rows, int(length))
-            if moments is not None and last is not None:
-                has_bought = histories.lengths[rows] > 0
-                days = np.maximum(moments[rows] - last[rows], 0) / DAY
-                days = np.where(has_bought, days, np.nan).astype(np.float32)
-                asked = replace(asked, days=torch.from_numpy(days))
-            found.append(network.states(asked.to(network.device), None))
+    for start, end in _batches(lengths[order]):
+        rows = order[start:end]
+        asked = _sequences(histories, items, rows, lengths[rows])
+        if days is not None:
+            asked = replace(asked, days=torch.from_numpy(days[rows]))
+        found.append(network.states(asked.to(network.device), None))
     return torch.cat(found)[placed(np.argsort(order), network.device)]
+
+
+def _batches(lengths: Int64) -> Iterator[tuple[int, int]]:
+    """Where batches of sequences begin and end; `lengths` ascend.
+
+    Lengths that many have are batches of their own. Of others several go together, filled up to the
+    longest, so that a few sequences of as many lengths are not as many batches.
+    """
+    start = 0
+    while start < len(lengths):
+        end = start + int(np.searchsorted(lengths[start:], lengths[start], side="right"))
+        while end < len(lengths):
+            longest = int(lengths[end])
+            more = int(np.searchsorted(lengths[end:], longest, side="right"))
+            tokens = (longest + 1) * (end - start)
+            filled = tokens - int((lengths[start:end] + 1).sum())
+            if tokens > _FEW_TOKENS or filled > _MOST_FILLED * tokens:
+                break
+            end += more
+        size = max(1, _SCORING_TOKENS // int(lengths[end - 1] + 1))
+        for first in range(start, end, size):
+            yield first, min(first + size, end)
+        start = end
+
+
+def days_of_waits(histories: Histories, as_of: Int64 | None) -> Float32 | None:
+    """Days from the last purchase to the question, `nan` for who never bought, [U]; None where time
+    is only an order."""
+    last = _last_moments(histories)
+    if last is None:
+        return None
+    days = np.maximum((last if as_of is None else as_of) - last, 0) / DAY
+    return np.where(histories.lengths > 0, days, np.nan).astype(np.float32)
 
 
 def _last_moments(histories: Histories) -> Int64 | None:
@@ -138,13 +167,17 @@ def _own_items(
 
 
 def _sequences(
-    histories: Histories, items: NDArray[np.int32], rows: Int64, length: int
+    histories: Histories, items: NDArray[np.int32], rows: Int64, lengths: Int64
 ) -> Sequences:
-    """The newest `length` purchases of some users as a network reads them, asked at the end."""
-    is_cut = histories.lengths[rows] > length
+    """The newest purchases of some users, `lengths` of each, as a network reads them, asked at the
+    end. What fills up a shorter one lies behind its end, where no state that is asked looks."""
+    length = int(lengths.max())
+    is_cut = histories.lengths[rows] > lengths
     # Position 0 sees the purchase before the window, if there is one.
-    flat = histories.offsets[rows + 1, None] - length - 1 + np.arange(length + 1)
-    seen = np.concatenate([is_cut[:, None], np.ones((len(rows), length), bool)], axis=1)
+    places = np.arange(length + 1)
+    flat = (histories.offsets[rows + 1] - lengths - 1)[:, None] + places
+    seen = places <= lengths[:, None]
+    seen[:, 0] = is_cut
     flat = np.where(seen, flat, 0)
     inputs = np.where(seen, items[flat], 0) if len(items) else np.zeros_like(flat)
     opens = np.ones_like(inputs)  # so does the next purchase, at the last position
@@ -157,7 +190,7 @@ def _sequences(
         if length:
             between = gap_buckets(np.maximum(np.diff(histories.times[flat], axis=1), 0))
             gaps[:, 1:] = np.where(seen[:, :-1], between, 0)
-    ends = np.arange(len(rows)) * (length + 1) + length
+    ends = np.arange(len(rows)) * (length + 1) + lengths
     return Sequences(
         items=torch.from_numpy(inputs.astype(np.int64)),
         marks=torch.from_numpy(opens.astype(np.int64)),
@@ -166,9 +199,7 @@ def _sequences(
     )
 
 
-def _scored(
-    network: Network, states_MR: Tensor, own: OwnItems | None, temperature: float
-) -> Tensor:
+def _scored(network: Scorer, states_MR: Tensor, own: OwnItems | None, temperature: float) -> Tensor:
     """Log-probabilities of items 1..V, [M, V]."""
     weight_VR, bias_V = network.output()
     logits_MV = torch.addmm(bias_V, states_MR, weight_VR.t())
@@ -183,7 +214,7 @@ def _scored(
 
 
 def validation_loss(
-    network: Network,
+    network: Scorer,
     cases: Cases,
     *,
     longest: int,

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextbuy.data.histories import PADDING, Float32, Histories, Int32, Int64
-from nextbuy.models.neural_scoring import asked
-from nextbuy.nn.network import Network
+from nextbuy.models.neural_scoring import asked, days_of_waits, states_of
+from nextbuy.models.protocol import Searched
+from nextbuy.nn.network import Scorer
 from nextbuy.nn.own_items import OwnItems
 from nextbuy.nn.placing import as_array, placed
 from nextbuy.nn.top_k import top_items_and_totals
@@ -31,7 +32,7 @@ Float64 = NDArray[np.float64]
 
 
 def best_items(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     as_of: Int64 | None,
     k: int,
@@ -53,11 +54,88 @@ def best_items(
         for rows, states_MR, own in asked(
             network, histories, as_of, longest=longest, groups=groups
         ):
-            ours = (blocked.users >= rows[0]) & (blocked.users <= rows[-1]) & (blocked.items > 0)
-            pairs = (blocked.users[ours] - rows[0]) * num_items + blocked.items[ours] - 1
-            listed = _listed(network, states_MR, own, np.unique(pairs), num_items)
+            pairs = _blocked_pairs(blocked, rows, num_items)
+            listed = _listed(network, states_MR, own, pairs)
             items[rows], values[rows] = _best(network, states_MR, listed, temperature, k)
     return items, values
+
+
+class Searcher:
+    """Asks a network in two steps, the first of which can be kept; see `SearchesApart`.
+
+    What is searched leaves out all own items, since these are what the second step looks at.
+
+    Args:
+        network: With its weights.
+        longest: As for `nextbuy.models.neural_scoring.score_histories`, as are the following.
+        temperature: See there.
+        groups: See there.
+    """
+
+    def __init__(
+        self, network: Scorer, *, longest: int, temperature: float, groups: Int64 | None
+    ) -> None:
+        self._network, self._longest = network, longest
+        self._temperature, self._groups = temperature, groups
+
+    def wait_classes(self, histories: Histories, as_of: Int64 | None) -> Int64:
+        """See `SearchesApart`."""
+        days = days_of_waits(histories, as_of)
+        if days is None:
+            return np.zeros(len(histories), np.int64)
+        placed_days = placed(days, self._network.device)
+        found: Int64 = as_array(self._network.wait_classes(placed_days))
+        return found
+
+    def search(self, histories: Histories, as_of: Int64 | None, k: int) -> Searched:
+        """See `SearchesApart`."""
+        with torch.no_grad():
+            states_UR = states_of(self._network, histories, as_of, longest=self._longest)
+            num_items = len(self._network.output()[1])
+            own = np.divmod(_own_pairs(histories, num_items), num_items)
+            found = _others(self._network, states_UR, own, self._temperature, min(k, num_items))
+        return Searched(
+            states=as_array(states_UR), items=found[0], logits=found[1], log_totals=found[2]
+        )
+
+    def top_k(
+        self,
+        searched: Searched,
+        histories: Histories,
+        as_of: Int64 | None,
+        k: int,
+        *,
+        blocked: Blocked,
+    ) -> tuple[Int32, Float32]:
+        """See `SearchesApart`."""
+        network = self._network
+        with torch.no_grad():
+            num_items = len(network.output()[1])
+            all_own, parts = _own_pairs(histories, num_items), []
+            for rows, states_MR, own in asked(
+                network, histories, as_of, longest=self._longest, groups=self._groups,
+                states_UR=placed(searched.states, network.device),
+            ):  # fmt: skip
+                edges = np.searchsorted(all_own, rows[[0, -1]] * num_items + [0, num_items])
+                mine = all_own[slice(*edges)] - rows[0] * num_items
+                pairs = _blocked_pairs(blocked, rows, num_items)
+                listed = _listed(network, states_MR, own, pairs, more=mine)
+                found = searched.take(rows)
+                others = found.items[:, :k], found.logits[:, :k], found.log_totals
+                parts.append(_with_listed(network, states_MR, listed, self._temperature, others))
+        items, values = zip(*parts, strict=True)
+        return np.concatenate(items), np.concatenate(values)
+
+
+def _own_pairs(histories: Histories, num_items: int) -> Int64:
+    """Users and their own items, as numbers of pairs, each once and ascending."""
+    return np.unique(histories.owners * num_items + histories.items - 1)
+
+
+def _blocked_pairs(blocked: Blocked, rows: Int64, num_items: int) -> Int64:
+    """The same of what may not be offered to some neighbouring users."""
+    ours = (blocked.users >= rows[0]) & (blocked.users <= rows[-1]) & (blocked.items > 0)
+    return np.unique((blocked.users[ours] - rows[0]) * num_items + blocked.items[ours] - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -80,9 +158,15 @@ class _Listed:
 
 
 def _listed(
-    network: Network, states_MR: Tensor, own: OwnItems | None, blocked: Int64, num_items: int
+    network: Scorer,
+    states_MR: Tensor,
+    own: OwnItems | None,
+    blocked: Int64,
+    *,
+    more: Int64 | None = None,
 ) -> _Listed:
-    """Own items of a network with a repeat head, and the pairs that are blocked."""
+    """Own items of a network with a repeat head, the pairs that are blocked, and some more."""
+    num_items = len(network.output()[1])
     repeats = None if own is None else network.repeats(states_MR, own_tensors(own, network.device))
     if own is None or repeats is None:
         own_pairs, log_own = np.empty(0, np.int64), np.empty(0)
@@ -92,6 +176,7 @@ def _listed(
         log_own = as_array(repeats.log_own.double())
         log_rest = as_array(repeats.log_rest.double())
     pairs = np.union1d(own_pairs, blocked)
+    pairs = pairs if more is None else np.union1d(pairs, more)
     all_log_own = np.full(len(pairs), -np.inf)
     all_log_own[np.searchsorted(pairs, own_pairs)] = log_own
     owners, items = np.divmod(pairs, num_items)
@@ -105,17 +190,40 @@ def _listed(
 
 
 def _best(
-    network: Network, states_MR: Tensor, listed: _Listed, temperature: float, k: int
+    network: Scorer, states_MR: Tensor, listed: _Listed, temperature: float, k: int
 ) -> tuple[Int32, Float32]:
     """Items 1..V (`PADDING` where there is none) and their log-probabilities, [M, k] each."""
+    found = _others(network, states_MR, (listed.owners, listed.items), temperature, k)
+    return _with_listed(network, states_MR, listed, temperature, found)
+
+
+def _others(
+    network: Scorer, states_MR: Tensor, listed: tuple[Int64, Int64], temperature: float, k: int
+) -> tuple[Int64, Float32, Float64]:
+    """The best of the items that are not listed, their scores, and the log of the total of all."""
     weight_VR, bias_V = network.output()
-    states_MR, bias_V = states_MR / temperature, bias_V / temperature
-    owners_P, items_P = (placed(part, network.device) for part in (listed.owners, listed.items))
-    logits_P = (states_MR[owners_P] * weight_VR[items_P]).sum(1) + bias_V[items_P]
+    excluded = placed(listed[0], network.device), placed(listed[1], network.device)
     found = top_items_and_totals(
-        states_MR, weight_VR, k, bias_V=bias_V, excluded=(owners_P, items_P)
+        states_MR / temperature, weight_VR, k, bias_V=bias_V / temperature, excluded=excluded
     )
     others_Mk, logits_Mk, log_others_M = (as_array(part) for part in found)
+    return others_Mk, logits_Mk, log_others_M
+
+
+def _with_listed(
+    network: Scorer,
+    states_MR: Tensor,
+    listed: _Listed,
+    temperature: float,
+    others: tuple[Int64, Float32, Float64],
+) -> tuple[Int32, Float32]:
+    """The best of both; see `_best`."""
+    others_Mk, logits_Mk, log_others_M = others
+    k = others_Mk.shape[1]
+    weight_VR, bias_V = network.output()
+    owners_P, items_P = (placed(part, network.device) for part in (listed.owners, listed.items))
+    states_PR = states_MR[owners_P] / temperature
+    logits_P = (states_PR * weight_VR[items_P]).sum(1) + bias_V[items_P] / temperature
     of_listed = as_array(logits_P.double())
     log_total_M = np.logaddexp(log_others_M, _log_sums(of_listed, listed.owners, len(states_MR)))
     log_scale_M = listed.log_rest - log_total_M

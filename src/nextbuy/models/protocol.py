@@ -111,6 +111,68 @@ class FindsTopK(FittedModel, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Searched:
+    """What was found for some users among all items but their own; rows of one user each.
+
+    Attributes:
+        states: What the model made of the history, [U, R].
+        items: The best, 0..V-1, [U, k].
+        logits: Their scores, [U, k].
+        log_totals: Log of the sum of the exponentials of the scores of all, [U].
+    """
+
+    states: Float32
+    items: Int64
+    logits: Float32
+    log_totals: NDArray[np.float64]
+
+    def take(self, rows: Int64) -> "Searched":
+        """Those of some users, copied."""
+        return Searched(
+            states=self.states[rows],
+            items=self.items[rows],
+            logits=self.logits[rows],
+            log_totals=self.log_totals[rows],
+        )
+
+
+class Searching(Protocol):
+    """Asks a model in two steps; see `SearchesApart`."""
+
+    def wait_classes(self, histories: Histories, as_of: Int64 | None) -> Int64:
+        """A number a user: what is searched holds for the same history as long as it is the same,
+        whatever the moment."""
+        ...
+
+    def search(self, histories: Histories, as_of: Int64 | None, k: int) -> Searched:
+        """The first step, which is nearly all of the work."""
+        ...
+
+    def top_k(
+        self,
+        searched: Searched,
+        histories: Histories,
+        as_of: Int64 | None,
+        k: int,
+        *,
+        blocked: Blocked,
+    ) -> tuple[Int32, Float32]:
+        """The second step: `FindsTopK.top_k`, if at least k were searched and nothing but own items
+        is blocked."""
+        ...
+
+
+@runtime_checkable
+class SearchesApart(FindsTopK, Protocol):
+    """What can be asked of networks: to search first, and to look at own items afterwards, so that
+    who asks often about one history need not search each time."""
+
+    def searcher(self) -> Searching:
+        """For the model as it is fitted now."""
+        ...
+
+
 class Model(FittedModel, Protocol):
     """Fitted on histories, gives log P(next item) over the whole catalog for any history.
 

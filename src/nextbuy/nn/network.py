@@ -77,12 +77,16 @@ class CatalogNetwork(NamedWeights):
         """Never; see `Network.has_repeats`."""
         return False
 
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """One class: the moment of a question does not count; see `Scorer.wait_classes`."""
+        return torch.zeros_like(days_M).long()
+
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:  # noqa: ARG002
         """There is no repeat head."""
         return None
 
 
-class Network(Protocol):
+class Scorer(Protocol):
     """Turns sequences into states, and states into scores by one row of weights an item."""
 
     @property
@@ -99,6 +103,11 @@ class Network(Protocol):
         """Hidden states that are asked, [M, R]; without a generator there is no dropout."""
         ...
 
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """A number for the days from the last purchase to the question, [M]: two questions about
+        one history that have the same have the same state."""
+        ...
+
     def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
         """What of the own items is bought again; None for networks without a repeat head."""
         ...
@@ -106,6 +115,10 @@ class Network(Protocol):
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, R] and biases [V] of the items 1..V."""
         ...
+
+
+class Network(Scorer, Protocol):
+    """What can be asked, and trained, too."""
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
@@ -122,3 +135,39 @@ class Network(Protocol):
     def to(self, device: torch.device) -> Self:
         """Move to a device."""
         ...
+
+
+class FrozenNetwork:
+    """A network whose weights stay: what is made of weights alone is made once, and kept."""
+
+    def __init__(self, network: Scorer) -> None:
+        self.network = network
+        with torch.no_grad():
+            weight_VR, bias_V = network.output()
+            self._output = weight_VR.contiguous(), bias_V
+
+    @property
+    def device(self) -> torch.device:
+        """See `Scorer.device`."""
+        return self.network.device
+
+    @property
+    def has_repeats(self) -> bool:
+        """See `Network.has_repeats`."""
+        return self.network.has_repeats
+
+    def states(self, asked: Sequences, dropout: torch.Generator | None) -> Tensor:
+        """See `Network.states`."""
+        return self.network.states(asked, dropout)
+
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """See `Scorer.wait_classes`."""
+        return self.network.wait_classes(days_M)
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
+        """See `Network.repeats`."""
+        return self.network.repeats(states_MR, own)
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """See `Network.output`."""
+        return self._output

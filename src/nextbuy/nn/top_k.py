@@ -33,6 +33,9 @@ _PIECE: Final = 2**13
 _SHARED: Final = 2**22
 """So many numbers of a table are worth threads of their own for the product with a vector."""
 
+_SMALL: Final = 40.0
+"""Exponentials of so high scores can be added up as they are: none is too large or too small."""
+
 _NONE: Final = torch.iinfo(torch.int64).min
 """Less than the key of any score."""
 
@@ -105,7 +108,7 @@ def _search(
         part = states_MD[start : start + _MOST_STATES]
         ours = (owners_P >= start) & (owners_P < start + len(part))
         pairs = owners_P[ours] - start, items_P[ours]
-        blocks = _score_blocks(part, table_VD, bias_V, pairs, k)
+        blocks = _with_highest(_score_blocks(part, table_VD, bias_V, pairs, k))
         if totals is not None:
             totals.append(part.new_full((len(part),), -torch.inf, dtype=torch.float64))
             blocks = _adding_up(blocks, totals[-1])
@@ -113,26 +116,33 @@ def _search(
     return torch.cat(found)
 
 
-def _adding_up(
-    blocks: Iterator[tuple[int, Tensor]], log_total_M: Tensor
-) -> Iterator[tuple[int, Tensor]]:
-    """The same blocks; each is added to the totals, and spoilt, when the next one is asked for."""
+_Block = tuple[int, Tensor, Tensor]
+"""The first item of a block, the scores in groups [M, G, X], and the highest of each group."""
+
+
+def _with_highest(blocks: Iterator[tuple[int, Tensor]]) -> Iterator[_Block]:
     for start, scores_MGX in blocks:
-        yield start, scores_MGX
-        highest_M = scores_MGX.amax((1, 2)).clamp_min(torch.finfo(scores_MGX.dtype).min)
-        shares_MGX = scores_MGX.sub_(highest_M[:, None, None]).exp_()
-        log_sum_M = shares_MGX.sum((1, 2)).double().log() + highest_M
+        yield start, scores_MGX, scores_MGX.amax(1)
+
+
+def _adding_up(blocks: Iterator[_Block], log_total_M: Tensor) -> Iterator[_Block]:
+    """The same blocks; each is added to the totals, and spoilt, when the next one is asked for."""
+    for start, scores_MGX, highest_MX in blocks:
+        yield start, scores_MGX, highest_MX
+        highest_M = highest_MX.amax(1).clamp_min(torch.finfo(scores_MGX.dtype).min)
+        if bool((highest_M.abs() > _SMALL).any()):
+            scores_MGX.sub_(highest_M[:, None, None])
+        else:
+            highest_M = torch.zeros_like(highest_M)
+        log_sum_M = scores_MGX.exp_().sum((1, 2)).double().log() + highest_M
         torch.logaddexp(log_total_M, log_sum_M, out=log_total_M)
 
 
-def _best_keys(
-    blocks: Iterator[tuple[int, Tensor]], num_states: int, k: int, device: torch.device
-) -> Tensor:
+def _best_keys(blocks: Iterator[_Block], num_states: int, k: int, device: torch.device) -> Tensor:
     """Keys of the best items of all blocks, [M, k], best first."""
     bound_M = torch.full((num_states,), -torch.inf, device=device)
     pool = [torch.full((num_states, k), _NONE, device=device)]
-    for start, scores_MGX in blocks:
-        highest_MX = scores_MGX.amax(1)
+    for start, scores_MGX, highest_MX in blocks:
         passes_MX = highest_MX > bound_M[:, None]
         if int(passes_MX.sum()) > 2 * k * num_states:
             bound_M = torch.maximum(bound_M, _bound_of_groups(highest_MX, k))

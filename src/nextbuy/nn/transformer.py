@@ -17,7 +17,7 @@ V items, T taps.
 """
 
 import math
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -144,9 +144,27 @@ class Block(nn.Module):
         mixed = self._attend(normed, turns)
         if shape.taps:
             mixed = shape.filter_share * self._filter(normed) + (1 - shape.filter_share) * mixed
+        return self._fed(x_BLD, normed, mixed, dropout)
+
+    def at(self, x_BLD: Tensor, turns: Tensor, places_B: Tensor) -> Tensor:
+        """What one position of each sequence is after this block, [B, D], without all others;
+        what lies behind the position does not count."""
+        shape, rows = self.shape, torch.arange(len(x_BLD), device=x_BLD.device)
+        normed = self.norm_mix(x_BLD)
+        mixed = self._attend_at(normed, turns, rows, places_B)
+        if shape.taps:
+            filtered = self._filter(normed)[rows, places_B]
+            mixed = shape.filter_share * filtered + (1 - shape.filter_share) * mixed
+        return self._fed(x_BLD[rows, places_B], normed[rows, places_B], mixed, None)
+
+    def _fed(
+        self, x: Tensor, normed: Tensor, mixed: Tensor, dropout: torch.Generator | None
+    ) -> Tensor:
+        """What was mixed is added to what came in, and goes through the feed-forward."""
+        shape = self.shape
         mixed = drop(mixed, shape.dropout, dropout)
-        x_BLD = x_BLD + (torch.sigmoid(self.gate_mix(normed)) * mixed if shape.gated else mixed)
-        normed = self.norm_feed(x_BLD)
+        x = x + (torch.sigmoid(self.gate_mix(normed)) * mixed if shape.gated else mixed)
+        normed = self.norm_feed(x)
         inner = self.up(normed)
         if shape.gated:
             one, other = inner.chunk(2, dim=-1)
@@ -154,7 +172,7 @@ class Block(nn.Module):
         else:
             inner = F.gelu(inner, approximate="tanh")
         fed = drop(self.down(drop(inner, shape.dropout, dropout)), shape.dropout, dropout)
-        return x_BLD + (torch.sigmoid(self.gate_feed(normed)) * fed if shape.gated else fed)
+        return x + (torch.sigmoid(self.gate_feed(normed)) * fed if shape.gated else fed)
 
     def _attend(self, x_BLD: Tensor, turns: Tensor) -> Tensor:
         B, L, D = x_BLD.shape
@@ -166,6 +184,21 @@ class Block(nn.Module):
         # which leaves torch the choice of its fastest kernels.
         found = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), is_causal=True)
         merged: Tensor = self.attended(found.transpose(1, 2).reshape(B, L, D))
+        return merged
+
+    def _attend_at(self, x_BLD: Tensor, turns: Tensor, rows_B: Tensor, places_B: Tensor) -> Tensor:
+        B, L, D = x_BLD.shape
+        H, layer = self.shape.heads, self.query_key_value
+        asked = F.linear(x_BLD[rows_B, places_B], layer.weight[:D], layer.bias[:D])
+        query = turned(asked.view(B, 1, H, -1), turns[rows_B, places_B][:, None])
+        seen = F.linear(x_BLD, layer.weight[D:], layer.bias[D:]).view(B, L, 2 * H, -1)
+        key = turned(seen[:, :, :H], turns).transpose(1, 2)
+        is_before = torch.arange(L, device=x_BLD.device) <= places_B[:, None]
+        found = F.scaled_dot_product_attention(
+            query.transpose(1, 2), key, seen[:, :, H:].transpose(1, 2),
+            attn_mask=is_before[:, None, None],
+        )  # fmt: skip
+        merged: Tensor = self.attended(found.reshape(B, D))
         return merged
 
     def _filter(self, x_BLD: Tensor) -> Tensor:
@@ -214,13 +247,23 @@ class TransformerNetwork(CatalogNetwork):
         # The purchase before position l is of the basket of position l - 1.
         baskets_BL = asked.marks.cumsum(1) - asked.marks
         turns = turns_of(baskets_BL, self.shape.width // self.shape.heads)
-        for block in self.blocks:
+        learns = dropout is not None or torch.is_grad_enabled()
+        places = None if learns else _one_a_row(asked)
+        for block in self.blocks if places is None else self.blocks[:-1]:
             x_BLD = block(x_BLD, turns, dropout)
-        x_MD = x_BLD.flatten(0, 1).index_select(0, asked.states)
+        if places is None:
+            x_MD = x_BLD.flatten(0, 1).index_select(0, asked.states)
+        else:
+            last = cast("Block", self.blocks[-1])  # a ModuleList does not say of what
+            x_MD = last.at(x_BLD, turns, places)
         if self.wait is not None and asked.days is not None:
             x_MD = x_MD + self.wait(time_buckets(asked.days))
         found: Tensor = self.norm_last(x_MD)
         return found
+
+    def wait_classes(self, days_M: Tensor) -> Tensor:
+        """See `Scorer.wait_classes`."""
+        return torch.zeros_like(days_M).long() if self.wait is None else time_buckets(days_M)
 
     @property
     def has_repeats(self) -> bool:
@@ -237,6 +280,16 @@ class TransformerNetwork(CatalogNetwork):
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, D] and biases [V] of the items 1..V."""
         return self.embedding.rows(), self.bias
+
+
+def _one_a_row(asked: Sequences) -> Tensor | None:
+    """The position that is asked of each sequence, [B]; None if more or fewer are."""
+    B, L = asked.items.shape
+    if len(asked.states) != B:
+        return None
+    rows = torch.arange(B, device=asked.states.device)
+    places = asked.states - rows * L
+    return places if bool(((places >= 0) & (places < L)).all()) else None
 
 
 def weight_shapes(shape: TransformerShape) -> dict[str, tuple[int, ...]]:
