@@ -82,7 +82,7 @@ class App:
             await asyncio.Event().wait()
         if path == "/big":
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            for _ in range(1024):
+            for _ in range(256):
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -202,12 +202,12 @@ class Wire:
 
     def rest(self) -> bytes:
         """All that comes until the server closes; a reset ends it, too."""
-        data = self.left
+        data = bytearray(self.left)
         with contextlib.suppress(ConnectionError):
             while part := self.socket.recv(2**16):
                 data += part
         self.left = b""
-        return data
+        return bytes(data)
 
     def seconds_until_closed(self) -> float:
         began = time.monotonic()
