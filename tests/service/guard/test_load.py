@@ -81,8 +81,8 @@ def test_S17_half_a_body_is_never_seen_by_the_application(shop):
     before = len(shop.app.seen)
     with shop.wire() as wire:
         wire.send(b"POST /write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
-        wait_until(lambda: shop.guard._room._left < SHORT.buffered_bytes)
-    wait_until(lambda: shop.guard._room._left == SHORT.buffered_bytes)
+        wait_until(lambda: shop.guard.buffered.left < SHORT.buffered_bytes)
+    wait_until(lambda: shop.guard.buffered.left == SHORT.buffered_bytes)
     assert len(shop.app.seen) == before
 
 
@@ -98,6 +98,32 @@ def test_S17_a_client_that_leaves_the_queue_leaves_no_gap():
         shop.app.let_go_on()
         assert first.reply().status == 200
         assert shop.ask("GET /read").status == 200
+
+
+def test_S17_clients_that_hang_up_do_not_fill_the_machine_with_threads():
+    limits = SHORT.model_copy(update={"concurrency": 3, "queue": 3, "handler_seconds": 5.0})
+    with open_shop(limits=limits) as shop:
+        for number in range(30):
+            with shop.wire() as wire:
+                wire.get("/thread")
+                wait_until(lambda n=number: shop.app.in_threads == min(n + 1, 3))
+        assert shop.app.in_threads == 3
+        shop.app.release.set()
+        wait_until(lambda: shop.app.in_threads == 0)
+        assert shop.ask("GET /read").status == 200
+
+
+def test_a_thread_that_goes_on_keeps_its_slot_but_its_client_is_answered():
+    limits = SHORT.model_copy(update={"concurrency": 1, "queue": 0})
+    with open_shop(limits=limits) as shop:
+        began = time.monotonic()
+        assert shop.ask("GET /thread").status == 503
+        assert time.monotonic() - began < 2
+        assert shop.app.in_threads == 1
+        assert shop.ask("GET /read").status == 503
+        shop.app.release.set()
+        wait_until(lambda: is_served(shop))
+        assert shop.app.in_threads == 0
 
 
 def test_S47_what_does_not_fit_the_queue_is_told_to_come_again_at_once():
@@ -246,4 +272,4 @@ def test_S51_thousands_of_requests_leave_nothing_behind(shop):
     wait_until(lambda: process.num_fds() <= before[0])
     assert threading.active_count() == before[1]
     assert process.memory_info().rss - before[2] < 2 * 2**20
-    assert shop.guard._room._left == SHORT.buffered_bytes
+    assert shop.guard.buffered.left == SHORT.buffered_bytes

@@ -22,6 +22,7 @@ from nextbuy.service.guard.refusals import (
     WRONG_VERSION,
     Refusal,
 )
+from nextbuy.service.guard.visit import Presence
 
 _LINGER_SECONDS: Final = 1.0
 _MOST_TURNED_AWAY: Final = 64
@@ -32,15 +33,6 @@ _BYTES_A_CHUNK: Final = 16
 """A body of more than `_CHUNKS` chunks needs so many bytes a chunk on average."""
 _WIRE_BYTES: Final = 2**20
 """What the framing of a body may take besides as many bytes as the body has."""
-
-
-class Presence:
-    """Whether the client of a request is still there; `scope["state"]["presence"]`."""
-
-    __slots__ = ("is_gone",)
-
-    def __init__(self) -> None:
-        self.is_gone = False
 
 
 class _StopError(Exception):
@@ -68,7 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._turned_away = turned_away
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+        self._running: RequestResponseCycle | None = None
         self._verdict: Refusal | None = None
         self._last_words: Refusal | None = None
         self._is_deaf = False
@@ -207,10 +199,8 @@ class GuardedProtocol(HttpToolsProtocol):
     # The answer
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-        self._running = (cycle, task)
+        super()._start_asgi_task(cycle, app)
+        self._running = cycle
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or say what must be said last."""
@@ -277,12 +267,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _stop_work(self) -> None:
         if self._running is None:
             return
-        cycle, task = self._running
-        self._running = None
-        cycle.scope["state"]["presence"].is_gone = True
+        cycle, self._running = self._running, None
         cycle.disconnected = True
         cycle.message_event.set()
-        task.cancel()
+        cycle.scope["state"]["presence"].leave()
 
     def _say(self, refusal: Refusal) -> None:
         """Write an answer and end; what still comes is dropped for a moment, or the answer would be
