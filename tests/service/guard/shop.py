@@ -254,6 +254,7 @@ def open_shop(
     keys: Path | None = None,
     hosts: Hosts | None = None,
     observers: Sequence[Observer] = (),
+    refused: Callable[[int], None] = lambda _: None,
     stop_seconds: float = 5.0,
 ) -> Iterator[Shop]:
     app, ring = App(), KeyRing(keys)
@@ -265,5 +266,6 @@ def open_shop(
         hosts=hosts or Hosts(),
         observers=observers,
     )
-    with served(guard, listen("127.0.0.1", 0, ring), limits, stop_seconds) as port:
+    listening = listen("127.0.0.1", 0, ring)
+    with served(guard, listening, limits, refused=refused, stop_seconds=stop_seconds) as port:
         yield Shop(port, app, guard)

@@ -5,6 +5,7 @@ it cannot parse even while an earlier answer is under way. This one does not.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
@@ -40,7 +41,16 @@ class _StopError(Exception):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection; the seconds of `limits` are wall-clock time of the event loop."""
+    """One connection.
+
+    Args:
+        config: As uvicorn has it, and so the next three.
+        server_state: Shared by all connections.
+        app_state: Of the lifespan.
+        limits: Of heads, connections and times.
+        turned_away: Connections above the cap that are being told so, shared by all.
+        refused: Told the status of what never got to the application.
+    """
 
     def __init__(
         self,
@@ -51,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
         *,
         limits: Limits,
         turned_away: set[asyncio.BaseTransport],
+        refused: Callable[[int], None],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         # What follows `Connection: close` is an error, not another request.
@@ -58,6 +69,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.limits = limits
         self.timeout_keep_alive = limits.keep_alive_seconds  # type: ignore[assignment]
         self._turned_away = turned_away
+        self._refused = refused
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
@@ -82,6 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self._is_deaf = True
         if len(self._turned_away) >= _MOST_TURNED_AWAY:
+            self._refused(NO_CONNECTION.status)
             transport.abort()
             return
         self._turned_away.add(transport)
@@ -277,6 +290,7 @@ class GuardedProtocol(HttpToolsProtocol):
         thrown away by the system."""
         if self.transport.is_closing():
             return
+        self._refused(refusal.status)
         self.flow.resume_reading()
         self.transport.write(refusal.raw())
         if self.transport.can_write_eof():
