@@ -29,7 +29,7 @@ _LINGER_SECONDS: Final = 1.0
 _MOST_TURNED_AWAY: Final = 64
 """Connections above the cap that are told so at one time; more are closed without a word."""
 _MOST_PIPELINED: Final = 16
-_CHUNKS: Final = 4096
+_CHUNKS: Final = 1024
 _BYTES_A_CHUNK: Final = 16
 """A body of more than `_CHUNKS` chunks needs so many bytes a chunk on average."""
 _WIRE_BYTES: Final = 2**20
