@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from nextbuy.service.config import Limits
@@ -23,6 +23,7 @@ from nextbuy.service.guard.refusals import (
     WRONG_VERSION,
     Refusal,
 )
+from nextbuy.service.guard.timed_protocol import TimedProtocol
 from nextbuy.service.guard.visit import Presence
 
 _LINGER_SECONDS: Final = 1.0
@@ -40,7 +41,7 @@ class _StopError(Exception):
     """Ends parsing from inside a callback of the parser."""
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class GuardedProtocol(TimedProtocol):
     """One connection.
 
     Args:
@@ -63,19 +64,14 @@ class GuardedProtocol(HttpToolsProtocol):
         turned_away: set[asyncio.BaseTransport],
         refused: Callable[[int], None],
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state, _loop, limits=limits)
         # What follows `Connection: close` is an error, not another request.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
-        self.limits = limits
-        self.timeout_keep_alive = limits.keep_alive_seconds  # type: ignore[assignment]
         self._turned_away = turned_away
         self._refused = refused
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
         self._verdict: Refusal | None = None
         self._last_words: Refusal | None = None
-        self._is_deaf = False
         self._is_in_body = False
         self._is_in_head = False
         self._is_new_head = False
@@ -103,9 +99,6 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the work that nobody waits for any more."""
         self._turned_away.discard(self.transport)
-        for timer in (self._head_timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
         self.pipeline.clear()
         self._stop_work()
         super().connection_lost(exc)
@@ -169,9 +162,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Refuse what two parsers might read in two ways, then let the application answer."""
         self._is_in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._stop_head_timer()
         version = self.parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             self._stop(WRONG_VERSION)
@@ -218,7 +209,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or say what must be said last."""
         self._running = None
-        if self.transport.is_closing() and self._write_timer is None:
+        if self.transport.is_closing():
             self._start_write_timer()
         if self._last_words is not None and not self.pipeline:
             self.server_state.total_requests += 1
@@ -227,29 +218,6 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._is_in_body and self._is_idle() and not self.transport.is_closing():
             self._start_head_timer()  # the rest of a body that nobody reads
-
-    def pause_writing(self) -> None:
-        """The client reads slower than it is answered."""
-        super().pause_writing()
-        if self._write_timer is None:
-            self._start_write_timer()
-
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        super().resume_writing()
-        if self._write_timer is not None and not self.transport.is_closing():
-            self._write_timer.cancel()
-            self._write_timer = None
-
-    def _start_write_timer(self) -> None:
-        self._write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close what has been idle; what is still unread by then is thrown away."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
 
     # Refusing
 
@@ -296,18 +264,3 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
-
-    # Waiting
-
-    def _is_idle(self) -> bool:
-        """Whether no answer is under way, so that the next head is due."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
-
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_is_late)
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        self._is_deaf = True
-        self.transport.close()
