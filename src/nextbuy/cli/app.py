@@ -18,6 +18,9 @@ from nextbuy.cli import (
     predict,
     report,
     store,
+    keys,
+    predict,
+    report,
     train,
 )
 from nextbuy.cli.rendering import print_error, print_line
@@ -41,6 +44,7 @@ app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
 app.add_typer(store.app, name="store")
+app.add_typer(keys.app, name="keys")
 
 
 def _show_version(asked: bool) -> None:
