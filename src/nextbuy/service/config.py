@@ -33,3 +33,11 @@ class Limits(BaseModel):
     future_seconds: float = Field(
         default=86_400.0, ge=0, description="a purchase may lie so far ahead of our clock"
     )
+
+
+class ServiceSettings(BaseModel):
+    """How the service runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: Limits = Limits()

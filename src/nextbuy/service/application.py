@@ -1,0 +1,85 @@
+"""The application: its routes, what they work with, and how it ends."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+
+from nextbuy import __version__
+from nextbuy.service.api.parts import ServiceParts
+from nextbuy.service.api.predict_routes import PredictRoutes
+from nextbuy.service.api.purchase_routes import PurchaseRoutes
+from nextbuy.service.config import ServiceSettings
+from nextbuy.service.problems import problem_response
+
+
+def create_app(
+    parts: ServiceParts,
+    settings: ServiceSettings,
+    *,
+    routes: Sequence[BaseRoute] = (),
+    middleware: Sequence[Middleware] = (),
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        parts: Store, live model and so on; they are closed when the application ends.
+        settings: Limits above all.
+        routes: More of them, such as those of the page.
+        middleware: What stands before the routes, outermost first.
+    """
+    limits = settings.limits
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.committer.close()
+        parts.store.close()
+
+    own = [
+        *PurchaseRoutes(parts, limits).routes(),
+        *PredictRoutes(parts, limits).routes(),
+    ]
+    return FastAPI(
+        title="nextbuy",
+        version=__version__,
+        summary="What each customer buys next",
+        routes=[*own, *routes],
+        middleware=list(middleware),
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _http_problem, Exception: _failure},
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """What the framework refuses: no such path, no such method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    words = {404: "There is nothing at this path.", 405: "This path has no such method."}
+    return problem_response(
+        error.status_code, words.get(error.status_code, "The request was refused."), headers=headers
+    )
+
+
+def _methods(request: Request) -> list[str]:
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
+async def _failure(_request: Request, _error: Exception) -> Response:
+    """Our own fault; what it was is in the log, not in the answer."""
+    return problem_response(500, "Something went wrong; the log has it.")
