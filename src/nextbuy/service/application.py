@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 
+import orjson
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -11,10 +13,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from nextbuy import __version__
+from nextbuy.errors import ConfigError
+from nextbuy.service.api.answers import OpenApi
+from nextbuy.service.api.bulk_routes import BulkRoutes
+from nextbuy.service.api.description import describe
+from nextbuy.service.api.job_routes import JobRoutes
+from nextbuy.service.api.model_routes import ModelRoutes
 from nextbuy.service.api.parts import ServiceParts
 from nextbuy.service.api.predict_routes import PredictRoutes
 from nextbuy.service.api.purchase_routes import PurchaseRoutes
-from nextbuy.service.config import ServiceSettings
+from nextbuy.service.api.routing import StrictRoute
+from nextbuy.service.api.user_routes import UserRoutes
+from nextbuy.service.config import Limits, ServiceSettings
+from nextbuy.service.guard.scopes import Rule
+from nextbuy.service.jobs import Jobs
 from nextbuy.service.problems import problem_response
 
 
@@ -33,19 +45,24 @@ def create_app(
         routes: More of them, such as those of the page.
         middleware: What stands before the routes, outermost first.
     """
-    limits = settings.limits
+    limits, jobs = settings.limits, Jobs(settings.jobs)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        jobs.close()
         parts.committer.close()
         parts.store.close()
 
     own = [
         *PurchaseRoutes(parts, limits).routes(),
+        *BulkRoutes(parts, limits).routes(),
         *PredictRoutes(parts, limits).routes(),
+        *JobRoutes(parts, limits, jobs).routes(),
+        *UserRoutes(parts, limits).routes(),
+        *ModelRoutes(parts, limits, ready_seconds=settings.ready_seconds).routes(),
     ]
-    return FastAPI(
+    app = FastAPI(
         title="nextbuy",
         version=__version__,
         summary="What each customer buys next",
@@ -57,6 +74,38 @@ def create_app(
         exception_handlers={HTTPException: _http_problem, Exception: _failure},
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.router.routes.append(_openapi_route(app, limits))
+    return app
+
+
+def rules_of(app: FastAPI) -> list[Rule]:
+    """The rule of each route, in the order of routes.
+
+    Raises:
+        ConfigError: If a route has none, as nobody would know who may call it.
+    """
+    rules = []
+    for route in app.routes:
+        rule = getattr(route, "rule", None)
+        if not isinstance(rule, Rule):
+            raise ConfigError(f"The route {getattr(route, 'path', route)} has no rule.")
+        rules.append(rule)
+    return rules
+
+
+def _openapi_route(app: FastAPI, limits: Limits) -> StrictRoute:
+    @cache
+    def document() -> bytes:
+        return orjson.dumps(describe(app, limits))
+
+    async def get_openapi() -> Response:
+        """This description."""
+        return Response(document(), media_type="application/json")
+
+    return StrictRoute(
+        Rule(method="GET", path="/openapi.json", scope="public"), get_openapi, limits=limits,
+        summary="The OpenAPI document", answers={200: OpenApi},
+    )  # fmt: skip
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

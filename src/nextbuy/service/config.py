@@ -30,14 +30,28 @@ class Limits(BaseModel):
     write_seconds: float = Field(default=30.0, gt=0, description="for a slow reader")
     rate: float = Field(default=1_000.0, gt=0, description="requests a second of one key")
     burst: int = Field(default=2_000, ge=1)
+    offers: int = Field(default=100_000, ge=1, description="of one answer: questions times k")
     future_seconds: float = Field(
         default=86_400.0, ge=0, description="a purchase may lie so far ahead of our clock"
     )
 
 
+class JobLimits(BaseModel):
+    """How much long work there may be, and how long results are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    waiting: int = Field(default=8, ge=0, description="besides the one that runs")
+    kept: int = Field(default=32, ge=1, description="that have ended")
+    kept_seconds: float = Field(default=3_600.0, gt=0)
+    result_bytes: int = Field(default=2**28, ge=1, description="of all results together")
+
+
 class ServiceSettings(BaseModel):
-    """How the service runs."""
+    """How the service runs; a TOML file may have these keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     limits: Limits = Limits()
+    jobs: JobLimits = JobLimits()
+    ready_seconds: float = Field(default=1.0, ge=0, description="one look at the store holds")

@@ -1,5 +1,7 @@
 """Problems as the service tells them: RFC 9457 objects, and which error is which status."""
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +19,8 @@ from nextbuy.errors import (
     StoreError,
     StoreUnavailableError,
 )
+
+_log = logging.getLogger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -91,6 +95,7 @@ def problem_response(
     )
 
 
+_STORE_AWAY: Final = "The store of purchases cannot be used now."
 _STATUSES: Final[tuple[tuple[type[NextbuyError], int], ...]] = (
     (ConflictError, 409),
     (ModelUnavailableError, 503),
@@ -100,6 +105,11 @@ _STATUSES: Final[tuple[tuple[type[NextbuyError], int], ...]] = (
     (ConfigError, 422),
     (DataError, 422),
 )
+
+
+def retry_headers(seconds: float) -> dict[str, str]:
+    """When another try makes sense: whole seconds, rounded up, at least 1."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def problem_of(error: NextbuyError) -> Response | None:
@@ -113,8 +123,11 @@ def problem_of(error: NextbuyError) -> Response | None:
         )
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            headers = {}
+            headers: dict[str, str] = {}
             if isinstance(error, OverloadedError | StoreUnavailableError):
-                headers["Retry-After"] = str(max(1, -int(-error.retry_after_seconds // 1)))
+                headers = retry_headers(error.retry_after_seconds)
+            if isinstance(error, StoreError):  # its message may name paths and servers
+                _log.warning("the store: %s", error)
+                return problem_response(status, _STORE_AWAY, headers=headers)
             return problem_response(status, str(error), headers=headers)
     return None

@@ -108,6 +108,14 @@ class Forgotten(_Answer):
     deleted: int = Field(ge=0, description="live purchases that were deleted")
 
 
+class ModelCard(BaseModel):
+    """The bundle that answers: models, scores, protocol, sizes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: str | None
+
+
 class Swapped(_Answer):
     """The version that answers from now on."""
 
@@ -125,3 +133,11 @@ class Ready(_Answer):
 
     status: Literal["ready"]
     version: str
+
+
+class OpenApi(BaseModel):
+    """The description of all routes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    openapi: str

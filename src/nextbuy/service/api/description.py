@@ -1,6 +1,6 @@
 """What OpenAPI says beside the schemas of bodies: answers, problems, security, limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -38,15 +38,20 @@ class Problem(BaseModel):
 
 
 def responses_of(
-    rule: Rule, answers: Mapping[int, type[BaseModel] | dict[str, Any]]
+    rule: Rule,
+    answers: Mapping[int, type[BaseModel] | dict[str, Any]],
+    more: Sequence[int] = (),
+    links: Mapping[str, Any] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """Every status that a route may answer, for OpenAPI.
 
     Args:
         rule: Of the route.
-        answers: What it answers when all is well: a model, or the content by media type.
+        answers: What it answers when all is well: a model, or how OpenAPI says it.
+        more: Statuses of problems besides those that all routes have.
+        links: From the answer to other operations.
     """
-    statuses = set(_OF_EVERY_ROUTE)
+    statuses = {*_OF_EVERY_ROUTE, *more}
     statuses |= set(_WITH_BODY) if rule.method in ("POST", "PUT", "PATCH") else set()
     statuses |= set(_WITH_KEY) if rule.scope != "public" else set()
     problems: dict[int | str, dict[str, Any]] = {
@@ -58,6 +63,8 @@ def responses_of(
         else:
             words = (answer.__doc__ or "").strip().splitlines()[0]
             problems[status] = {"model": answer, "description": words}
+            if links:
+                problems[status]["links"] = dict(links)
     return problems
 
 

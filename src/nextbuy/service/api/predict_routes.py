@@ -4,8 +4,8 @@ import math
 
 from starlette.responses import Response
 
-from nextbuy.service.api.answers import Predicted
-from nextbuy.service.api.bodies import HistoryBody, PredictBody
+from nextbuy.service.api.answers import Forecast, Predicted
+from nextbuy.service.api.bodies import ForecastBody, HistoryBody, PredictBody
 from nextbuy.service.api.parts import ServiceParts
 from nextbuy.service.api.routing import StrictRoute, json_response
 from nextbuy.service.config import Limits
@@ -31,15 +31,35 @@ class PredictRoutes:
                 summary="The most probable next purchases of users or histories",
                 answers={200: Predicted},
             ),
+            StrictRoute(
+                Rule(method="POST", path="/v1/forecast", scope="read"),
+                self.forecast,
+                limits=self._limits,
+                summary="When users buy next, how often, and for how much",
+                answers={200: Forecast},
+            ),
         ]
 
     async def predict(self, body: PredictBody) -> Response:
         """Answers in the order of the questions."""
+        count = len(body.users or body.histories or ())
+        if count * body.k > self._limits.offers:
+            raise ProblemError(
+                422, f"{count} questions of {body.k} offers are more than {self._limits.offers}; "
+                "ask in several requests.",
+            )  # fmt: skip
         answers = await self._parts.live.predict(self._questions(body))
         for answer in answers:
             if not all(math.isfinite(offer.probability) for offer in answer.offers):
                 raise ArithmeticError("a probability is not finite")
         return json_response({"answers": answers})
+
+    def forecast(self, body: ForecastBody) -> Response:
+        """One row a user, in the order asked; what is not known is null."""
+        table, version = self._parts.live.forecast(
+            body.users, as_of=body.as_of, horizon_days=body.horizon_days
+        )
+        return json_response({"version": version, "rows": table.to_dicts()})
 
     def _questions(self, body: PredictBody) -> list[Question]:
         rules = None if body.rules is None else body.rules.rules()

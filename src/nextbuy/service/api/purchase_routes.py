@@ -17,6 +17,7 @@ from nextbuy.service.api.routing import StrictRoute, json_response
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.problems import ProblemError
+from nextbuy.service.purchases import LivePurchase
 from nextbuy.service.store.protocol import Submission
 
 IdempotencyKey = Annotated[
@@ -50,9 +51,12 @@ class PurchaseRoutes:
         """Store one or several purchases, together or not at all."""
         now = self._parts.now()
         bought = tuple(purchase.live(now) for purchase in body.all)
-        latest = now + round(self._limits.future_seconds * 1e6)
-        if any(purchase.timestamp > latest for purchase in bought):
-            raise ProblemError(422, "A timestamp lies too far ahead of our clock.")
+        latest = latest_moment(now, self._limits)
+        for place, purchase in enumerate(bought):
+            if (reason := too_far_ahead(purchase, latest)) is not None:
+                where = f"body.purchases.{place}" if body.purchase is None else "body.purchase"
+                error = {"field": f"{where}.timestamp", "message": reason}
+                raise ProblemError(422, f"{where}.timestamp: {reason}.", errors=[error])
         submission = Submission(
             key=f"k:{idempotency_key}" if idempotency_key else f"r:{secrets.token_hex(16)}",
             digest=_digest(body),
@@ -67,6 +71,16 @@ class PurchaseRoutes:
                 "repeated": receipt.is_repeat,
             }
         )
+
+
+def latest_moment(now: int, limits: Limits) -> int:
+    """The last moment, UTC microseconds, that a purchase may claim."""
+    return now + round(limits.future_seconds * 1e6)
+
+
+def too_far_ahead(purchase: LivePurchase, latest: int) -> str | None:
+    """Why the moment of a purchase is not believed; None if it is."""
+    return "it lies too far ahead of our clock" if purchase.timestamp > latest else None
 
 
 def _digest(body: PurchasesBody) -> bytes:

@@ -27,6 +27,7 @@ from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.problems import ProblemError, problem_of
 
+_JSON: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _MOST_ERRORS: Final = 20
 _MOST_PARAMETERS: Final = 100
 _LARGE: Final = 2**16
@@ -36,7 +37,9 @@ _LARGE: Final = 2**16
 def json_response(value: Any, status: int = 200) -> Response:
     """Plain values and dataclasses as JSON; numbers have to be finite, as orjson makes null of
     others without a word."""
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+    return Response(
+        orjson.dumps(value, option=_JSON), status_code=status, media_type="application/json"
+    )
 
 
 class StrictRoute(APIRoute):
@@ -57,6 +60,8 @@ class StrictRoute(APIRoute):
         limits: Limits,
         summary: str,
         answers: Mapping[int, type[BaseModel] | dict[str, Any]],
+        problems: Sequence[int] = (),
+        links: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.rule, self.limits = rule, limits
@@ -69,7 +74,7 @@ class StrictRoute(APIRoute):
             summary=summary,
             response_model=None,
             status_code=min(answers),
-            responses=responses_of(rule, answers),
+            responses=responses_of(rule, answers, problems, links),
             openapi_extra={"security": security, **(extra or {})},
         )
         self._body = _body_model(handler)
@@ -144,10 +149,7 @@ class StrictRoute(APIRoute):
         found: dict[str, Any] = {}
         for field in self._fields:
             if field.place == "header":
-                values = request.headers.getlist(field.alias)
-                if len(values) > 1:
-                    raise field.refusal("it is there twice")
-                value = values[0] if values else None
+                value = ", ".join(request.headers.getlist(field.alias)) or None
             else:
                 value = (scope["path_params"] if field.place == "path" else query).get(field.alias)
             found[field.name] = field.checked(value, self.limits)
@@ -244,6 +246,12 @@ def refusal(place: tuple[str, ...], errors: Sequence[Any]) -> ProblemError:
     ]
     more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
     return ProblemError(422, f"{shown[0]['field']}: {shown[0]['message']}{more}.", errors=shown)
+
+
+def first_error(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return str(refusal((), found))
 
 
 def _query(raw: bytes) -> dict[str, str]:

@@ -22,36 +22,37 @@ _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _LONGEST_INTEGER: Final = 20  # characters of the lowest
 
 
-def parse(raw: bytes, *, most_depth: int) -> Any:
+def parse(raw: bytes, *, most_depth: int, name: str = "body") -> Any:
     """The value of a document.
 
     Args:
         raw: The whole document.
         most_depth: How deep arrays and objects may lie in each other; a bare array has depth 1.
+        name: What the document is called in messages.
 
     Raises:
         ProblemError: 400 if it is no JSON; 422, with the field, if it is JSON that is refused.
     """
     if not raw or raw.isspace():
-        raise ProblemError(422, "The body is empty; send a JSON object.")
+        raise ProblemError(422, f"The {name} is empty; send a JSON object.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ProblemError(400, f"The body is not UTF-8: byte {error.start} is wrong.") from error
+        raise ProblemError(400, f"The {name} is not UTF-8: byte {error.start} is wrong.") from error
     if text.startswith("\ufeff"):
-        raise ProblemError(400, "The body begins with a byte order mark; send plain UTF-8.")
+        raise ProblemError(400, f"The {name} begins with a byte order mark; send plain UTF-8.")
     if depth_of(raw) > most_depth:
-        raise ProblemError(400, f"The body is nested deeper than {most_depth} levels.")
+        raise ProblemError(400, f"The {name} is nested deeper than {most_depth} levels.")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ProblemError(
-            400, f"The body is no JSON: {error.msg}, at character {error.pos}."
+            400, f"The {name} is no JSON: {error.msg}, at character {error.pos}."
         ) from error
     except _RefusedError:
-        _tell_where(text)
+        _tell_where(text, name)
     if "\\u" in text:
-        _refuse_lone_surrogates(value)
+        _refuse_lone_surrogates(value, name)
     return value
 
 
@@ -106,7 +107,7 @@ class _Offence:
         self.reason = reason
 
 
-def _tell_where(text: str) -> NoReturn:
+def _tell_where(text: str, name: str) -> NoReturn:
     """Read a refused document again, to name the place and the reason."""
 
     def whole(number: str) -> Any:
@@ -133,13 +134,13 @@ def _tell_where(text: str) -> NoReturn:
         object_pairs_hook=one_object, parse_int=whole, parse_float=fractional,
         parse_constant=lambda name: _Offence(f"{name} is no JSON number"),
     )  # fmt: skip
-    found = _first(decoder.decode(text), "body", _reason_of_offence)
-    place, reason = found or ("body", "something in it is refused")
+    found = _first(decoder.decode(text), name, _reason_of_offence)
+    place, reason = found or (name, "something in it is refused")
     _refuse_at(place, reason)
 
 
-def _refuse_lone_surrogates(value: Any) -> None:
-    found = _first(value, "body", _reason_of_surrogate)
+def _refuse_lone_surrogates(value: Any, name: str) -> None:
+    found = _first(value, name, _reason_of_surrogate)
     if found is not None:
         _refuse_at(*found)
 

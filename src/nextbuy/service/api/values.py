@@ -90,7 +90,7 @@ def described(document: Any, limits: Limits) -> Any:
     if _LIMIT_KEY in document:
         most = getattr(limits, document[_LIMIT_KEY])
         word = {"integer": "maximum", "array": "maxItems", "string": "maxLength"}
-        parts[word[document["type"]]] = most
+        parts[word[document.get("type", "string")]] = most  # names of properties have no type
     return parts
 
 
