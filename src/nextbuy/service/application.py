@@ -34,6 +34,7 @@ def create_app(
     parts: ServiceParts,
     settings: ServiceSettings,
     *,
+    jobs: Jobs | None = None,
     routes: Sequence[BaseRoute] = (),
     middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
@@ -42,10 +43,11 @@ def create_app(
     Args:
         parts: Store, live model and so on; they are closed when the application ends.
         settings: Limits above all.
+        jobs: Where long work runs; closed with the parts.
         routes: More of them, such as those of the page.
         middleware: What stands before the routes, outermost first.
     """
-    limits, jobs = settings.limits, Jobs(settings.jobs)
+    limits, jobs = settings.limits, jobs or Jobs(settings.jobs)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

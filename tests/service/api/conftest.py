@@ -1,6 +1,7 @@
 """An application over doubles, and a client that calls it without a network."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +12,30 @@ from fastapi import FastAPI
 from nextbuy.service.api.parts import ServiceParts
 from nextbuy.service.application import create_app
 from nextbuy.service.config import Limits, ServiceSettings
+from nextbuy.service.jobs import Jobs
 from tests.service.doubles import NOW, CountingModel, DirectCommitter, MemoryStore
 
 
 @dataclass
 class Service:
     app: FastAPI
+    parts: ServiceParts
     store: MemoryStore
     model: CountingModel
+    jobs: Jobs
+
+    def together(self, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+        """What `ask` gives, in an event loop of its own."""
+
+        async def run() -> Any:
+            transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await ask(client)
+
+        return asyncio.run(run())
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request; each has an event loop of its own."""
-
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(ask())
+        return self.together(lambda client: client.request(method, path, **options))
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         return self.call("POST", path, json=body, **options)
@@ -45,10 +52,17 @@ def service_with(**limits: Any) -> Service:
     store = MemoryStore()
     model = CountingModel(store)
     parts = ServiceParts(store=store, committer=DirectCommitter(store), live=model, now=lambda: NOW)
-    app = create_app(parts, ServiceSettings(limits=Limits(**limits)))
-    return Service(app=app, store=store, model=model)
+    settings = ServiceSettings(limits=Limits(**limits), ready_seconds=0)
+    jobs = Jobs(settings.jobs)
+    app = create_app(parts, settings, jobs=jobs)
+    return Service(app=app, parts=parts, store=store, model=model, jobs=jobs)
 
 
 @pytest.fixture
 def service() -> Service:
     return service_with()
+
+
+@pytest.fixture
+def service_of() -> Callable[..., Service]:
+    return service_with

@@ -3,9 +3,8 @@
 from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
-from nextbuy.service.api.values import AtMost, Id, Moment, Strict
+from nextbuy.service.api.values import AtMost, Id, Moment, Strict, never_null
 from nextbuy.service.purchases import LivePurchase
 from nextbuy.splitting.rules import Rules
 from nextbuy.timing.forecaster import LONGEST
@@ -19,7 +18,7 @@ def one_of(*names: str) -> ConfigDict:
 
     def extra(schema: dict[str, Any]) -> None:
         for name in names:
-            schema["properties"][name].pop("default", None)
+            schema["properties"][name] = never_null(schema["properties"][name])
         schema["oneOf"] = [{"required": [name]} for name in names]
 
     return ConfigDict(json_schema_extra=extra)
@@ -67,8 +66,8 @@ class PurchasesBody(Strict):
 
     model_config = one_of("purchase", "purchases")
 
-    purchase: PurchaseBody | SkipJsonSchema[None] = None
-    purchases: Purchases | SkipJsonSchema[None] = None
+    purchase: PurchaseBody | None = None
+    purchases: Purchases | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -134,8 +133,8 @@ class PredictBody(Strict):
 
     model_config = one_of("users", "histories")
 
-    users: Users | SkipJsonSchema[None] = None
-    histories: Histories | SkipJsonSchema[None] = None
+    users: Users | None = None
+    histories: Histories | None = None
     k: Annotated[int, Field(ge=1), AtMost("k")] = 10
     rules: RulesBody | None = None
     as_of: Moment | None = None
@@ -160,9 +159,9 @@ class AudienceBody(Strict):
 
     model_config = one_of("item", "platform", "category")
 
-    item: Id | SkipJsonSchema[None] = None
-    platform: Id | SkipJsonSchema[None] = None
-    category: Id | SkipJsonSchema[None] = None
+    item: Id | None = None
+    platform: Id | None = None
+    category: Id | None = None
     within_days: int = Field(ge=1, le=LONGEST)
     size: int | None = Field(default=None, ge=1, le=2**53)
     min_probability: float = Field(default=0.0, ge=0, le=1)

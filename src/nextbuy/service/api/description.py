@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextbuy.service.api.values import described
+from nextbuy.service.api.values import described, never_null
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.problems import PROBLEM_TYPE, TITLES
@@ -91,6 +91,11 @@ def describe(app: FastAPI, limits: Limits) -> dict[str, Any]:
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(_problem_schemas())
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if "anyOf" in parameter["schema"]:
+                    parameter["schema"] = never_null(parameter["schema"])
     return dict(described(document, limits))
 
 

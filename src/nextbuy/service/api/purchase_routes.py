@@ -21,9 +21,11 @@ from nextbuy.service.purchases import LivePurchase
 from nextbuy.service.store.protocol import Submission
 
 IdempotencyKey = Annotated[
-    str | None,
-    Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$"),
-    Header(description="the same key and body are stored once, however often they are sent"),
+    Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None,
+    Header(
+        alias="Idempotency-Key",
+        description="the same key and body are stored once, however often they are sent",
+    ),
 ]
 
 

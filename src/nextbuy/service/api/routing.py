@@ -149,7 +149,8 @@ class StrictRoute(APIRoute):
         found: dict[str, Any] = {}
         for field in self._fields:
             if field.place == "header":
-                value = ", ".join(request.headers.getlist(field.alias)) or None
+                values = request.headers.getlist(field.alias)
+                value = ", ".join(values) if values else None
             else:
                 value = (scope["path_params"] if field.place == "path" else query).get(field.alias)
             found[field.name] = field.checked(value, self.limits)

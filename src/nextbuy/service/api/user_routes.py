@@ -9,14 +9,16 @@ from starlette.responses import Response
 from nextbuy.service.api.answers import Forgotten, User
 from nextbuy.service.api.parts import ServiceParts
 from nextbuy.service.api.routing import StrictRoute, json_response
-from nextbuy.service.api.values import AtMost, Id, QueryInt, text_of_microseconds
+from nextbuy.service.api.values import AtMost, FromDigits, Id, text_of_microseconds
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.problems import ProblemError
 from nextbuy.service.store.protocol import StoredPurchase
 
 UserId = Annotated[Id, Path(description="percent-encoded; slashes may be in it")]
-Limit = Annotated[QueryInt, Field(ge=1), AtMost("history"), Query(description="newest purchases")]
+Limit = Annotated[
+    int, Field(ge=1), AtMost("history"), FromDigits, Query(description="newest purchases")
+]
 _PATH = "/v1/users/{user_id:path}"
 
 

@@ -87,11 +87,20 @@ def described(document: Any, limits: Limits) -> Any:
     if not isinstance(document, Mapping):
         return document
     parts = {key: described(part, limits) for key, part in document.items() if key != _LIMIT_KEY}
+    if "patternProperties" in document:  # keys of another form are refused
+        parts["additionalProperties"] = False
     if _LIMIT_KEY in document:
         most = getattr(limits, document[_LIMIT_KEY])
         word = {"integer": "maximum", "array": "maxItems", "string": "maxLength"}
         parts[word[document.get("type", "string")]] = most  # names of properties have no type
     return parts
+
+
+def never_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a field that may be missing, but not null."""
+    choices = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    return {**(choices[0] if len(choices) == 1 else schema), **rest}
 
 
 def microseconds_of_text(text: str) -> int:
@@ -150,4 +159,5 @@ Moment = Annotated[
 ]
 """UTC microseconds from an RFC 3339 text."""
 
-QueryInt = Annotated[int, BeforeValidator(_whole_from_text)]
+FromDigits = BeforeValidator(_whole_from_text)
+"""For whole numbers of a query; to stand last in an annotation."""
