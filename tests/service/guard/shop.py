@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,10 +59,16 @@ class App:
     cancelled: int = 0
     finished: int = 0
     go_on: asyncio.Event | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def let_go_on(self) -> None:
+        """End every wait at `/wait`."""
+        assert self.loop is not None and self.go_on is not None
+        self.loop.call_soon_threadsafe(self.go_on.set)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
-            self.go_on = asyncio.Event()
+            self.go_on, self.loop = asyncio.Event(), asyncio.get_running_loop()
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -82,7 +88,7 @@ class App:
             await asyncio.Event().wait()
         if path == "/big":
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            for _ in range(1024):
+            for _ in range(256):
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -148,7 +154,11 @@ class Wire:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.left = b""
 
     def __enter__(self) -> "Wire":
@@ -202,17 +212,25 @@ class Wire:
 
     def rest(self) -> bytes:
         """All that comes until the server closes; a reset ends it, too."""
-        data = self.left
+        data = bytearray(self.left)
         with contextlib.suppress(ConnectionError):
             while part := self.socket.recv(2**16):
                 data += part
         self.left = b""
-        return data
+        return bytes(data)
 
     def seconds_until_closed(self) -> float:
         began = time.monotonic()
         self.rest()
         return time.monotonic() - began
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError("it did not come true within 5 seconds")
+        time.sleep(0.005)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from nextbuy.service.guard.bodies import (
 )
 from nextbuy.service.guard.hosts import Hosts, is_foreign, is_loopback
 from nextbuy.service.guard.keys import KeyRing
+from nextbuy.service.guard.logs import story_of
 from nextbuy.service.guard.rates import Rates, Slots
 from nextbuy.service.guard.refusals import (
     BAD_TEXT,
@@ -139,7 +140,7 @@ class Guard:
         except ConnectionError:
             visit.status = visit.status or CLIENT_IS_GONE
         except asyncio.CancelledError:
-            if state.get("is_gone"):
+            if _is_gone(scope):
                 visit.status = visit.status or CLIENT_IS_GONE
             elif visit.status == 0:
                 await self._refuse(STOPPING, scope, receive, answer, unread=False)
@@ -219,13 +220,13 @@ class Guard:
                         self.slots.leave()
         except OverloadedError as error:
             return OVERLOADED.with_headers(retry_after(error.retry_after_seconds))
-        except Exception:
+        except Exception as error:
             if deadline.expired():
                 return TOO_SLOW
-            if scope["state"].get("is_gone"):
+            if _is_gone(scope):
                 raise ConnectionError from None
             if visit.verdict is None:
-                _log.exception("request %s failed", visit.id)
+                _log.error("request %s failed: %s", visit.id, story_of(error))
                 return INTERNAL
         if visit.verdict is None and visit.status == 0:
             _log.error("request %s was not answered by %s", visit.id, visit.route)
@@ -256,6 +257,12 @@ def _is_clean(scope: Connection) -> bool:
         return not any("\0" in unquote_to_bytes(part).decode() for part in parts)
     except UnicodeDecodeError:
         return False
+
+
+def _is_gone(scope: Connection) -> bool:
+    """Whether the client hung up, as `GuardedProtocol` says."""
+    presence = scope["state"].get("presence")
+    return presence is not None and bool(presence.is_gone)
 
 
 def _is_browser(headers: Sequence[tuple[bytes, bytes]]) -> bool:

@@ -34,6 +34,15 @@ _WIRE_BYTES: Final = 2**20
 """What the framing of a body may take besides as many bytes as the body has."""
 
 
+class Presence:
+    """Whether the client of a request is still there; `scope["state"]["presence"]`."""
+
+    __slots__ = ("is_gone",)
+
+    def __init__(self) -> None:
+        self.is_gone = False
+
+
 class _StopError(Exception):
     """Ends parsing from inside a callback of the parser."""
 
@@ -130,6 +139,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start counting."""
         super().on_message_begin()
+        self.scope["state"]["presence"] = Presence()
         self._is_in_head = self._is_new_head = True
         self._late_head_bytes = self._num_headers = self._header_bytes = 0
         self._num_chunks = self._body_bytes = self._wire_bytes = 0
@@ -269,7 +279,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         cycle, task = self._running
         self._running = None
-        cycle.scope["state"]["is_gone"] = True
+        cycle.scope["state"]["presence"].is_gone = True
         cycle.disconnected = True
         cycle.message_event.set()
         task.cancel()
