@@ -18,6 +18,7 @@ from nextbuy.cli import (
     keys,
     predict,
     report,
+    serve,
     train,
 )
 from nextbuy.cli.rendering import print_error, print_line
@@ -40,6 +41,7 @@ app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
+app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 
 

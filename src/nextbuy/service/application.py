@@ -7,7 +7,6 @@ from functools import cache
 import orjson
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
@@ -35,8 +34,7 @@ def create_app(
     settings: ServiceSettings,
     *,
     jobs: Jobs | None = None,
-    routes: Sequence[BaseRoute] = (),
-    middleware: Sequence[Middleware] = (),
+    more: Sequence[tuple[Rule, BaseRoute]] = (),
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -44,8 +42,7 @@ def create_app(
         parts: Store, live model and so on; they are closed when the application ends.
         settings: Limits above all.
         jobs: Where long work runs; closed with the parts.
-        routes: More of them, such as those of the page.
-        middleware: What stands before the routes, outermost first.
+        more: Routes with their rules, such as those of the page.
     """
     limits, jobs = settings.limits, jobs or Jobs(settings.jobs)
 
@@ -53,8 +50,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         jobs.close()
-        parts.committer.close()
-        parts.store.close()
+        parts.close()
 
     own = [
         *PurchaseRoutes(parts, limits).routes(),
@@ -68,30 +64,34 @@ def create_app(
         title="nextbuy",
         version=__version__,
         summary="What each customer buys next",
-        routes=[*own, *routes],
-        middleware=list(middleware),
+        routes=[*own, *(route for _, route in more)],
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_problem, Exception: _failure},
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.router.routes.append(_openapi_route(app, limits))
+    own.append(_openapi_route(app, limits))
+    app.router.routes.append(own[-1])
+    for route in own:
+        route.on_error = parts.failed
+    app.state.rules = [*(route.rule for route in own), *(rule for rule, _ in more)]
     return app
 
 
 def rules_of(app: FastAPI) -> list[Rule]:
-    """The rule of each route, in the order of routes.
+    """The rule of each route.
 
     Raises:
         ConfigError: If a route has none, as nobody would know who may call it.
     """
-    rules = []
+    rules: list[Rule] = app.state.rules
+    known = {(rule.method, rule.path) for rule in rules}
     for route in app.routes:
-        rule = getattr(route, "rule", None)
-        if not isinstance(rule, Rule):
-            raise ConfigError(f"The route {getattr(route, 'path', route)} has no rule.")
-        rules.append(rule)
+        path = getattr(route, "path", str(route))
+        methods = set(getattr(route, "methods", None) or {"*"}) - {"HEAD"}
+        if not {(method, path) for method in methods} <= known:
+            raise ConfigError(f"The route {path} has no rule.")
     return rules
 
 

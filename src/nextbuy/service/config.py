@@ -1,6 +1,13 @@
 """Limits and settings of the service; unknown keys are errors, every limit has a test."""
 
-from pydantic import BaseModel, ConfigDict, Field
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nextbuy.errors import ConfigError
 
 
 class Limits(BaseModel):
@@ -49,10 +56,39 @@ class JobLimits(BaseModel):
 
 
 class ServiceSettings(BaseModel):
-    """How the service runs; a TOML file may have these keys."""
+    """How the service runs; a TOML file may have these keys, with `limits` and `jobs` as tables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    host: str = Field(default="127.0.0.1", description="another one needs keys")
+    port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one")
+    store: str | None = Field(default=None, description="URL; None is a file beside the bundle")
+    keys: Path | None = Field(default=None, description="file of keys; None is this machine only")
+    allowed_hosts: tuple[str, ...] = Field(default=(), description="more names for Host")
+    page: bool = Field(default=True, description="whether there is a page for people")
     limits: Limits = Limits()
     jobs: JobLimits = JobLimits()
     ready_seconds: float = Field(default=1.0, ge=0, description="one look at the store holds")
+
+    @classmethod
+    def of(cls, file: Path | None, told: Mapping[str, Any]) -> Self:
+        """The settings of a TOML file, and those that were told otherwise.
+
+        Args:
+            file: None for the defaults.
+            told: By name; a value of None was not told.
+
+        Raises:
+            ConfigError: If the file cannot be read, or a key or value is wrong.
+        """
+        try:
+            found = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"Settings cannot be read from {file}: {error}.") from error
+        found |= {name: value for name, value in told.items() if value is not None}
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"The setting {name} is wrong: {first['msg']}.") from error

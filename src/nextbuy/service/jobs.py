@@ -19,7 +19,7 @@ Work = Callable[[Callable[[float], None]], tuple[pl.DataFrame, str]]
 """Is given whom to tell the share that is done, 0 to 1; gives a table and the bundle's version."""
 
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
-_SECONDS_TO_STOP: Final = 5.0
+_SECONDS_TO_STOP: Final = 1.0
 
 _log = logging.getLogger(__name__)
 

@@ -49,11 +49,12 @@ def test_S35_who_may_call_what():
         "GET /health/live": "public",
         "GET /health/ready": "public",
         "GET /openapi.json": "public",
+        "GET /metrics": "read",
     }
 
 
 def test_operation_ids_are_unique():
-    assert len(set(NAMES)) == len(NAMES) == 15
+    assert len(set(NAMES)) == len(NAMES) == 16
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)

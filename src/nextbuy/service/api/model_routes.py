@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any, Final
 
 from starlette.responses import Response
 
@@ -14,6 +15,11 @@ from nextbuy.service.api.routing import StrictRoute, json_response
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.problems import ProblemError
+
+_METRICS: Final[dict[str, Any]] = {
+    "description": "All counters",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
 
 
 class ModelRoutes:
@@ -37,6 +43,10 @@ class ModelRoutes:
                 summary="Let another version of the bundle answer",
             ),
             StrictRoute(
+                Rule(method="GET", path="/metrics", scope="read"), self.get_metrics,
+                limits=limits, summary="Counters for Prometheus", answers={200: _METRICS},
+            ),
+            StrictRoute(
                 Rule(method="GET", path="/health/live", scope="public"), self.get_live,
                 limits=limits, summary="Whether the process answers", answers={200: Alive},
             ),
@@ -57,6 +67,13 @@ class ModelRoutes:
             return json_response({"version": self._parts.live.swap(body.name)})
         except BundleError as error:
             raise ProblemError(409, f"The version that answers stays. {error}") from error
+
+    def get_metrics(self) -> Response:
+        """In the text format 0.0.4."""
+        metrics = self._parts.metrics
+        metrics.model_is(self._parts.live.version)
+        text, kind = metrics.exposition()
+        return Response(text, media_type=kind)
 
     async def get_live(self) -> Response:
         """Says nothing of store and model."""

@@ -52,6 +52,8 @@ class PredictRoutes:
         for answer in answers:
             if not all(math.isfinite(offer.probability) for offer in answer.offers):
                 raise ArithmeticError("a probability is not finite")
+        self._parts.metrics.predicted(len(answers))
+        self._parts.on_answered(answers)
         return json_response({"answers": answers})
 
     def forecast(self, body: ForecastBody) -> Response:

@@ -50,6 +50,7 @@ class StrictRoute(APIRoute):
 
     Attributes:
         rule: Who may call it, and how long it may take.
+        on_error: Told of errors that were raised on purpose, before they become answers.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class StrictRoute(APIRoute):
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.rule, self.limits = rule, limits
+        self.on_error: Callable[[NextbuyError], None] = _ignore
         security: list[dict[str, list[str]]] = [] if rule.scope == "public" else [{"key": []}]
         super().__init__(
             rule.path,
@@ -105,6 +107,7 @@ class StrictRoute(APIRoute):
         try:
             response = await self._respond(Request(scope, receive, send))
         except NextbuyError as error:
+            self.on_error(error)
             told = problem_of(error)
             if told is None:
                 raise
@@ -201,6 +204,10 @@ class _Field:
     def refusal(self, reason: str) -> ProblemError:
         """Why it is refused."""
         return refusal((self.place,), [{"loc": (self.alias,), "msg": reason}])
+
+
+def _ignore(_: NextbuyError) -> None:
+    return
 
 
 async def read_body(request: Request, most: int) -> bytes:

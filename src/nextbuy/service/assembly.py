@@ -1,0 +1,89 @@
+"""The whole service from a folder and settings: store, live model, routes, guard."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from nextbuy.errors import ConfigError
+from nextbuy.service.api.parts import ServiceParts
+from nextbuy.service.application import create_app, rules_of
+from nextbuy.service.config import ServiceSettings
+from nextbuy.service.guard.asgi import Application
+from nextbuy.service.guard.guard import Guard
+from nextbuy.service.guard.hosts import Hosts
+from nextbuy.service.guard.keys import KeyRing
+from nextbuy.service.guard.logs import RequestLog
+from nextbuy.service.guard.metrics import Metrics
+from nextbuy.service.guard.scopes import RouteTable
+from nextbuy.service.live.bundles import LiveBundles, now
+from nextbuy.service.store.group_commit import Committer
+from nextbuy.service.store.opening import open_store
+from nextbuy.service.store.protocol import StoredPurchase
+
+STORE_FILE: Final = "purchases.sqlite"
+
+
+def open_service(
+    directory: Path,
+    settings: ServiceSettings,
+    keys: KeyRing,
+    *,
+    clock: Callable[[], int] = now,
+) -> Application:
+    """An ASGI application, ready to be served; what it opened is closed when its lifespan ends.
+
+    Args:
+        directory: Folder that `train --out` wrote, or will write.
+        settings: Of the service.
+        keys: Who may come in.
+        clock: UTC microseconds.
+
+    Raises:
+        ConfigError: If the folder is not there, or a setting cannot be followed.
+        BundleError: If the newest version of the bundle is damaged.
+        StoreError: If the store cannot be used.
+    """
+    parts = open_parts(directory, settings, clock=clock)
+    app = create_app(parts, settings)
+    guard = Guard(
+        app,
+        rules=RouteTable(rules_of(app)),
+        keys=keys,
+        limits=settings.limits,
+        hosts=Hosts(settings.host, settings.allowed_hosts),
+        observers=(parts.metrics, RequestLog()),
+    )
+    parts.metrics.watch(guard.slots)
+    return guard
+
+
+def open_parts(
+    directory: Path, settings: ServiceSettings, *, clock: Callable[[], int] = now
+) -> ServiceParts:
+    """Store, committer and live model, joined: what is stored is known to the next answer.
+
+    Raises:
+        ConfigError: If the folder is not there.
+        BundleError: If the newest version of the bundle is damaged.
+        StoreError: If the store cannot be used.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is no folder. Name the one that 'nextbuy train' wrote.")
+    with ExitStack() as opened:
+        store = open_store(settings.store or str(directory / STORE_FILE))
+        opened.callback(store.close)
+        live = LiveBundles.open(directory, store, clock=clock)
+        opened.callback(live.close)
+        metrics = Metrics()
+
+        def on_stored(purchases: list[StoredPurchase]) -> None:
+            live.bought(purchases)
+            metrics.stored(len(purchases))
+
+        committer = Committer(store, on_stored=on_stored)
+        opened.pop_all()
+    return ServiceParts(
+        store=store, committer=committer, live=live, now=clock, metrics=metrics,
+        on_close=(live.close,),
+    )  # fmt: skip
