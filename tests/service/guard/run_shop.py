@@ -1,4 +1,7 @@
-"""A server in a process of its own: prints its port, answers `/pause` after half a second."""
+"""A server in a process of its own: prints its port, answers `/pause` after half a second.
+
+benchmarks/hostile_service.py can attack it: `--healthy /live --target /write`.
+"""
 
 import asyncio
 import json
@@ -14,6 +17,7 @@ RULES = RouteTable(
     [
         Rule(method="GET", path="/live", scope="public"),
         Rule(method="GET", path="/pause", scope="read"),
+        Rule(method="POST", path="/write", scope="write"),
     ]
 )
 
@@ -36,6 +40,8 @@ class Pausing:
             self.in_flight += 1
             await asyncio.sleep(0.5)
             self.in_flight -= 1
+        if scope["path"] == "/write":
+            await receive()
         text = json.dumps({"in_flight": self.in_flight}).encode()
         fields = [(b"content-length", str(len(text)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": fields})

@@ -240,6 +240,7 @@ def open_shop(
     keys: Path | None = None,
     hosts: Hosts | None = None,
     observers: Sequence[Observer] = (),
+    stop_seconds: float = 5.0,
 ) -> Iterator[Shop]:
     app, ring = App(), KeyRing(keys)
     guard = Guard(
@@ -250,5 +251,5 @@ def open_shop(
         hosts=hosts or Hosts(),
         observers=observers,
     )
-    with served(guard, listen("127.0.0.1", 0, ring), limits) as port:
+    with served(guard, listen("127.0.0.1", 0, ring), limits, stop_seconds) as port:
         yield Shop(port, app, guard)

@@ -204,6 +204,22 @@ def test_S48_a_signal_under_load_loses_no_answer_and_ends_in_time(signals):
         Wire(port)
 
 
+def test_S48_what_does_not_end_in_time_is_told_so_and_cut():
+    with contextlib.ExitStack() as stack:
+        with open_shop(stop_seconds=0.3) as shop:
+            wires = [stack.enter_context(shop.wire()) for _ in range(3)]
+            for wire in wires:
+                wire.get("/wait")
+            wait_until(lambda: len(shop.app.seen) == 3)
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        for wire in wires:
+            reply = wire.reply()
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            assert wire.rest() == b""
+        assert shop.app.cancelled == 3
+
+
 def in_flight(port):
     with Wire(port) as wire:
         wire.get("/live")
