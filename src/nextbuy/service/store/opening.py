@@ -29,7 +29,11 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
         StoreUnavailableError: If it cannot be reached now.
     """
     if url.startswith(_POSTGRES):
-        raise ConfigError("PostgreSQL is not there yet.")
+        if find_spec("psycopg") is None:
+            raise MissingExtraError("psycopg", "postgres", "A store in PostgreSQL")
+        from nextbuy.service.store.postgres import PostgresStore
+
+        return PostgresStore(url, shown(url), read_only=read_only)
     path = path_of(url)
     if find_spec("apsw") is None:
         raise MissingExtraError("apsw", "serve", "A store in a file")

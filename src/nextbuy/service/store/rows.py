@@ -13,6 +13,19 @@ PURCHASE_COLUMNS: Final = (
     " basket_id"
 )
 SERVED_COLUMNS: Final = "served, version, user_id, items, probabilities, after_sequence"
+TABLES: Final = {
+    "submissions": "first_sequence, count, key, digest",
+    "purchases": PURCHASE_COLUMNS,
+    "forgotten": "digest",
+    "served": SERVED_COLUMNS,
+}
+"""What a copy of a store holds; the same columns in every kind."""
+STRAY_PURCHASE: Final = (
+    "SELECT sequence FROM purchases p WHERE sequence >= coalesce((SELECT first_sequence + count"
+    " FROM submissions WHERE first_sequence <= p.sequence"
+    " ORDER BY first_sequence DESC LIMIT 1), 0) LIMIT 1"
+)
+"""A purchase that belongs to no submission, if there is one: the sign of a damage."""
 
 Row = Sequence[Any]
 """What a driver gives: its types are known only to the tables."""

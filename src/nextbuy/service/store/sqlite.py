@@ -1,18 +1,19 @@
 """Live purchases in one SQLite file, for one service on one host."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from nextbuy.errors import ConflictError, StoreError
+from nextbuy.errors import ConflictError
+from nextbuy.service.store.copies import published
 from nextbuy.service.store.migrations import Migration
 from nextbuy.service.store.protocol import Receipt, ServedOffer, StoredPurchase, Submission
 from nextbuy.service.store.rows import (
     PURCHASE_COLUMNS,
     SERVED_COLUMNS,
+    STRAY_PURCHASE,
     digest_of,
     purchase_rows,
     served_offer,
@@ -22,7 +23,6 @@ from nextbuy.service.store.rows import (
 )
 from nextbuy.service.store.settling import Known, settle
 from nextbuy.service.store.sqlite_file import SqliteFile
-from nextbuy.service.store.sqlite_format import explained
 
 _PAGE = 1_000
 
@@ -139,43 +139,22 @@ class SqliteStore:
             found = db.execute("PRAGMA integrity_check(1)").fetchall()
             if found != [("ok",)]:
                 raise apsw.CorruptError(str(found[0][0]))
+            for (sequence,) in db.execute(STRAY_PURCHASE):
+                raise apsw.CorruptError(f"the purchase {sequence} belongs to no submission")
 
     def back_up(self, target: Path) -> None:
         """As `Store.back_up`."""
-        part = target.with_name(f".{target.name}.part")
-        if target.exists():
-            raise StoreError(f"{target} is there already. Give the backup a new name.")
-        with explained(target):
-            part.unlink(missing_ok=True)
+        with published(target) as part:
+            copy = apsw.Connection(str(part))
             try:
-                self._copy_to(part)
-                os.link(part, target)  # unlike a rename it never replaces what is there
-                _sync_folder(target.parent)
-            except FileExistsError as error:
-                raise StoreError(
-                    f"{target} is there already. Give the backup a new name."
-                ) from error
+                with self._file.reading() as db, copy.backup("main", db, "main") as backup:
+                    backup.step()  # all at once: writes in between would begin it anew
             finally:
-                part.unlink(missing_ok=True)
+                copy.close(True)
 
     def close(self) -> None:
         """As `Store.close`."""
         self._file.close()
-
-    def _copy_to(self, part: Path) -> None:
-        """A copy of one moment, synced, in one piece without a log beside it."""
-        copy = apsw.Connection(str(part))
-        try:
-            with self._file.reading() as db, copy.backup("main", db, "main") as backup:
-                backup.step()
-            copy.execute("PRAGMA journal_mode = DELETE")
-            found = copy.execute("PRAGMA quick_check(1)").fetchall()
-        finally:
-            copy.close(True)
-        if found != [("ok",)]:
-            raise apsw.CorruptError(f"the copy is not whole, {found[0][0]}")
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _known(db: apsw.Connection, keys: Iterable[str]) -> dict[str, Known]:
@@ -195,11 +174,3 @@ def _last_sequence(db: apsw.Connection) -> int:
         "SELECT first_sequence + count - 1 FROM submissions ORDER BY first_sequence DESC LIMIT 1"
     ).get
     return last or 0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
