@@ -3,11 +3,10 @@
     python benchmarks/live_model.py
     python benchmarks/live_model.py --items 20000 --seconds 3 --no-file
 
-A bundle with a transformer (width 64, two blocks, a repeat head) over `--items` items is made, saved
-and loaded. Its weights are drawn, not trained: that takes seconds instead of hours, and how long an
-answer takes does not depend on it. `--callers` callers ask for the best `--k` items, each again as
-soon as it has its answer: about users of the bundle drawn evenly (whose histories of `--history`
-purchases are looked up), about the same after each has been asked once, and about raw histories of
+A bundle with a transformer (width 64, two blocks, a repeat head) over `--items` items is made,
+saved and loaded. Its weights are drawn, not trained: that takes seconds instead of hours, and how
+long an answer takes does not depend on it. `--callers` callers ask for the best `--k` items,
+each again as soon as it has its answer: about users of the bundle, and about raw histories of
 `--history` purchases that come with the question. Questions a second are told by the clock and by
 the seconds of the processor, for a machine that others use too. Prints one JSON object and writes
 it to benchmarks/results/live_model.json.
@@ -117,7 +116,7 @@ async def load(
 class NoStore:
     """Nobody bought anything since the bundle."""
 
-    def purchases_of(self, user_ids: Sequence[str]) -> Mapping[str, Any]:
+    def purchases_of(self, _: Sequence[str]) -> Mapping[str, Any]:
         return {}
 
     def last_sequence(self) -> int:

@@ -13,13 +13,18 @@ import polars as pl
 
 from nextbuy import storage
 from nextbuy.errors import BundleError, ConfigError, DamagedError, ModelUnavailableError
-from nextbuy.predictor.audience import AudienceRequest
+from nextbuy.predictor.audience import AudienceRequest, audience_table
+from nextbuy.predictor.timing_fit import forecaster_and_end
 from nextbuy.service.live.answering import Asked, answer_all
 from nextbuy.service.live.batching import Batcher
+from nextbuy.service.live.card import model_card
+from nextbuy.service.live.everybody import everybody
+from nextbuy.service.live.joining import for_when
 from nextbuy.service.live.loaded import LoadedBundle
 from nextbuy.service.live.protocol import Answer, Question
 from nextbuy.service.live.users import CACHED_USERS, KnownUsers, history_of
 from nextbuy.service.store.protocol import Store, StoredPurchase
+from nextbuy.timing.forecaster import ForecastOptions
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _LATEST: Final = "latest"
@@ -130,8 +135,17 @@ class LiveBundles:
     def forecast(
         self, user_ids: Sequence[str], *, as_of: int | None = None, horizon_days: int = 90
     ) -> tuple[pl.DataFrame, str]:
-        """See `LiveModel.forecast`."""
-        raise NotImplementedError
+        """See `LiveModel.forecast`; without a moment days count from now."""
+        current = self._found()
+        loaded = current.loaded
+        forecaster, _ = forecaster_and_end(
+            loaded.predictor.forecaster, loaded.predictor.facts, "forecast"
+        )
+        known, _ = current.users.of(user_ids)
+        histories = loaded.histories(user_ids, [for_when(history.whole) for history in known])
+        moment = self._clock() if as_of is None else as_of
+        options = ForecastOptions(horizon_days=horizon_days)
+        return forecaster.table(histories, moment, options), loaded.version
 
     def audience(
         self,
@@ -140,12 +154,36 @@ class LiveBundles:
         as_of: int | None = None,
         progress: Callable[[float], None] = lambda _: None,
     ) -> tuple[pl.DataFrame, str]:
-        """See `LiveModel.audience`."""
-        raise NotImplementedError
+        """See `LiveModel.audience`; without a moment days count from now."""
+        current = self._found()
+        loaded = current.loaded
+        predictor = loaded.predictor
+        forecaster, _ = forecaster_and_end(predictor.forecaster, predictor.facts, "name audiences")
+        progress(0.0)
+        everyone = everybody(current.users, self._store)
+        table = audience_table(
+            request, model=loaded.model, forecaster=everyone.forecaster(forecaster),
+            facts=predictor.facts, catalog=predictor.catalog, histories=everyone.histories,
+            as_of=self._clock() if as_of is None else as_of, progress=progress,
+        )  # fmt: skip
+        return table, loaded.version
 
     def history(self, user_id: str, most: int) -> Sequence[StoredPurchase]:
-        """See `LiveModel.history`."""
-        raise NotImplementedError
+        """See `LiveModel.history`; what the catalog lacks of the bundle's part has no name."""
+        current = self._found()
+        loaded = current.loaded
+        rows = current.users.stored_rows(user_id).listed()
+        found = [
+            StoredPurchase(sequence=0, received=0, purchase=loaded.purchase_at(user_id, rows, row))
+            for row in range(max(0, len(rows) - most), len(rows))
+        ]
+        live = sorted(
+            current.users.live_purchases(user_id), key=lambda each: each.purchase.timestamp
+        )
+        both = [*found, *live]
+        if loaded.has_dates:
+            both.sort(key=lambda each: each.purchase.timestamp)
+        return both[max(0, len(both) - most) :]
 
     def bought(self, purchases: Sequence[StoredPurchase]) -> None:
         """See `LiveModel.bought`."""
@@ -173,7 +211,8 @@ class LiveBundles:
 
     def facts(self) -> dict[str, object]:
         """See `LiveModel.facts`."""
-        raise NotImplementedError
+        current = self._current
+        return {"version": None} if current is None else model_card(current.loaded)
 
     def close(self) -> None:
         """Finish what is being worked on."""

@@ -8,7 +8,7 @@ Legend: N purchases, S stored ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -122,6 +122,11 @@ def joined(stored: Rows, purchases: Sequence[LivePurchase], reading: Reading) ->
     return _newest(_once_a_basket(both, reading))
 
 
+def for_when(rows: Rows) -> Rows:
+    """The same purchases for when and how much alone: an item that is not known is item 1."""
+    return replace(rows, items=np.where(rows.items == UNKNOWN, np.int32(1), rows.items))
+
+
 def ignored_items(purchases: Sequence[LivePurchase], lookup: ItemLookup) -> tuple[str, ...]:
     """Ids of items that the catalog lacks, each once, in their order, at most 100."""
     found = dict.fromkeys(p.item_id for p in purchases if lookup.index_of(p) == UNKNOWN)
@@ -197,17 +202,11 @@ def _once_a_basket(rows: Rows, reading: Reading) -> Rows:
     if rows.prices is None and rows.quantities is None:
         return kept
     prices, quantities = merge_repeats(begins, rows.prices, rows.quantities)
-    return Rows(
-        items=kept.items, times=kept.times, baskets=kept.baskets, prices=prices,
-        quantities=None if rows.quantities is None else quantities,
-    )  # fmt: skip
+    return replace(kept, prices=prices, quantities=None if rows.quantities is None else quantities)
 
 
 def _newest(rows: Rows) -> Rows:
     if len(rows) <= LONGEST_HISTORY:
         return rows
     kept = rows.take(slice(len(rows) - LONGEST_HISTORY, None))
-    return Rows(
-        items=kept.items, times=kept.times, baskets=kept.baskets - kept.baskets[0],
-        prices=kept.prices, quantities=kept.quantities,
-    )  # fmt: skip
+    return replace(kept, baskets=kept.baskets - kept.baskets[0])

@@ -1,14 +1,13 @@
 """One version of a bundle in memory, with what serving needs beside it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
 import polars as pl
 
-from nextbuy.data.histories import UNKNOWN, Histories, offsets_of
+from nextbuy.data.histories import UNKNOWN, Float32, Histories, offsets_of
 from nextbuy.data.purchases import BasketKind
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.predictor import Predictor
@@ -32,6 +31,7 @@ class LoadedBundle:
         policy: On what was bought before.
         reading: How live purchases are read.
         store_sequence: Purchases of the store up to this one are in the histories.
+        unlisted: Purchases of the log that the catalog lacks, or None.
     """
 
     def __init__(self, version: str, predictor: Predictor) -> None:
@@ -57,7 +57,7 @@ class LoadedBundle:
         self._places = {user: place for place, user in enumerate(histories.user_ids.to_list())}
         self._rules: dict[str, CatalogRules] = {}
         forecaster = predictor.forecaster
-        self._unlisted = None if forecaster is None else forecaster.unlisted
+        self.unlisted = None if forecaster is None else forecaster.unlisted
 
     @classmethod
     def load(cls, folder: Path) -> "LoadedBundle":
@@ -93,7 +93,7 @@ class LoadedBundle:
             prices=None if known.prices is None else known.prices[rows],
             quantities=None if known.quantities is None else known.quantities[rows],
         )  # fmt: skip
-        unlisted = self._unlisted
+        unlisted = self.unlisted
         if unlisted is None:
             return listed
         start, end = np.searchsorted(unlisted.users, [place, place + 1])
@@ -111,26 +111,18 @@ class LoadedBundle:
 
     def histories(self, user_ids: Sequence[str], rows: Sequence[Rows]) -> Histories:
         """The rows of some users as histories; all of their items have to be known."""
-        none = no_rows(self.reading)
-        each = [none, *rows]
+        each = [no_rows(self.reading), *rows]
+        prices = [r.prices for r in each if r.prices is not None]
+        quantities = [r.quantities for r in each if r.quantities is not None]
         return Histories(
             user_ids=pl.Series("user_id", list(user_ids), dtype=pl.String),
             items=np.concatenate([r.items for r in each]),
             times=np.concatenate([r.times for r in each]),
             baskets=np.concatenate([r.baskets for r in each]),
             offsets=offsets_of(np.array([len(r) for r in rows], dtype=np.int64)),
-            time_kind=self.reading.time_kind,
-        )
-
-    def priced_histories(self, user_ids: Sequence[str], rows: Sequence[Rows]) -> Histories:
-        """The same, with prices and quantities as the bundle has them."""
-        each = [no_rows(self.reading), *rows]
-        prices = [r.prices for r in each if r.prices is not None]
-        quantities = [r.quantities for r in each if r.quantities is not None]
-        return replace(
-            self.histories(user_ids, rows),
             prices=np.concatenate(prices) if self.reading.has_prices else None,
             quantities=np.concatenate(quantities) if self.reading.has_quantities else None,
+            time_kind=self.reading.time_kind,
         )
 
     def followed(self, rules: Rules | None) -> CatalogRules | None:
@@ -167,5 +159,5 @@ def _appended(stored: np.ndarray | None, more: np.ndarray | None, some: slice) -
     return None if stored is None or more is None else np.append(stored, more[some])
 
 
-def _told(values: np.ndarray | None, row: int) -> float | None:
+def _told(values: Float32 | None, row: int) -> float | None:
     return None if values is None or np.isnan(values[row]) else float(values[row])

@@ -111,7 +111,7 @@ class KnownUsers:
     def forget(self, user_id: str) -> None:
         """Use no more what the bundle has of a user, nor what is cached."""
         with self._lock:
-            self._forgotten.add(_digest(user_id))
+            self._forgotten.add(digest(user_id))
             self._known.pop(user_id, None)
 
     @property
@@ -120,9 +120,13 @@ class KnownUsers:
         with self._lock:
             return frozenset(self._forgotten)
 
+    def history_with(self, user_id: str, live: Sequence[LivePurchase]) -> UserHistory:
+        """The stored history of a user and these purchases, in the order of their sequence."""
+        return history_of(self.stored_rows(user_id), live, self.loaded)
+
     def stored_rows(self, user_id: str) -> Rows:
         """What the bundle has of a user who was not forgotten."""
-        is_forgotten = _digest(user_id) in self._forgotten
+        is_forgotten = digest(user_id) in self._forgotten
         return self.loaded.stored_rows(None if is_forgotten else self.loaded.place_of(user_id))
 
     def live_purchases(self, user_id: str) -> list[StoredPurchase]:
@@ -132,7 +136,7 @@ class KnownUsers:
 
     def _is_new(self, user_id: str, sequence: int) -> bool:
         """Whether a purchase is not in the stored history; that of the forgotten is not used."""
-        return sequence > self.loaded.store_sequence or _digest(user_id) in self._forgotten
+        return sequence > self.loaded.store_sequence or digest(user_id) in self._forgotten
 
     def _fetched(self, user_ids: Sequence[str]) -> dict[str, _Known]:
         wanted = dict.fromkeys(user_ids)
@@ -150,9 +154,9 @@ class KnownUsers:
         return known
 
     def _history(self, user_id: str, entry: _Known) -> UserHistory:
-        live = [purchase for _, purchase in sorted(entry.live.items())]
-        return history_of(self.stored_rows(user_id), live, self.loaded)
+        return self.history_with(user_id, [purchase for _, purchase in sorted(entry.live.items())])
 
 
-def _digest(user_id: str) -> bytes:
+def digest(user_id: str) -> bytes:
+    """SHA-256, as `Store.forgotten` tells it."""
     return hashlib.sha256(user_id.encode()).digest()
