@@ -28,6 +28,7 @@ MODELS: Final[Mapping[str, str]] = {
     "gru": "a recurrent network that reads the history in order",
     "transformer": "a transformer that reads the whole history with its rhythm",
     "blend": "all of them, each weighed for what it is good at",
+    "limit": "what the truth itself would score",
 }
 """Words for each model."""
 
@@ -90,7 +91,7 @@ class Card:
     protocol: Sequence[str]
     scores: Sequence[str]
     rows: Sequence[Row]
-    limit: Sequence[str] | None
+    limit: Row | None
     parts: Sequence[Part]
     repeat_share: float | None
     calibration: tuple[Markup, str] | None
@@ -102,14 +103,15 @@ def card_of(facts: Facts, version: str | None) -> Card:
     rows = [row for row in facts.get("leaderboard") or [] if row.get("test")]
     best = _best(rows)
     limit = facts.get("limit")
+    reach = _reach([*rows, {"test": limit}] if limit else rows)
     blend = facts.get("blend") or {}
     return Card(
         figures=_figures(rows, best),
         about=_about(facts, version),
         protocol=_protocol(facts),
         scores=[title for _, title, _ in _SCORES],
-        rows=_leaderboard(rows, best),
-        limit=[_shown(limit.get(name), kind) for name, _, kind in _SCORES] if limit else None,
+        rows=_leaderboard(rows, best, reach),
+        limit=_row({"model": "limit", "test": limit}, None, reach) if limit else None,
         parts=[_part(title, blend[key]) for key, title in _PARTS if blend.get(key)],
         repeat_share=blend.get("repeat_share"),
         calibration=_calibration(facts, best),
@@ -188,14 +190,18 @@ def _protocol(facts: Facts) -> list[str]:
     return [f"Warning: {told['warning']}", *lines] if told.get("warning") else lines
 
 
-def _leaderboard(rows: Sequence[Facts], best: str | None) -> list[Row]:
+def _leaderboard(rows: Sequence[Facts], best: str | None, reach: float) -> list[Row]:
     def loss(row: Facts) -> float:
         value = _number(row["test"], "loss")
         return math.inf if value is None else value
 
-    ends = [_ends(row, "accuracy")[1] or _number(row["test"], "accuracy") or 0.0 for row in rows]
-    reach = 1.05 * max(ends, default=0.0) or 1.0
     return [_row(row, best, reach) for row in sorted(rows, key=loss)]
+
+
+def _reach(rows: Sequence[Facts]) -> float:
+    """How far the scale of accuracies goes."""
+    ends = [_ends(row, "accuracy")[1] or _number(row["test"], "accuracy") or 0.0 for row in rows]
+    return 1.05 * max(ends, default=0.0) or 1.0
 
 
 def _row(row: Facts, best: str | None, reach: float) -> Row:
@@ -208,7 +214,8 @@ def _row(row: Facts, best: str | None, reach: float) -> Row:
     accuracy = _number(test, "accuracy")
     drawn = None
     if accuracy is not None:
-        label = f"first offer right {cells[0][0]}, between {cells[0][1]}"
+        between = cells[0][1]
+        label = f"first offer right {cells[0][0]}" + (f", between {between}" if between else "")
         drawn = pictures.interval(accuracy, *_ends(row, "accuracy"), reach, label)
     return Row(
         model=name, about=MODELS.get(name, ""), cells=cells, picture=drawn, is_best=name == best

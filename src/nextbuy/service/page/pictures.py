@@ -195,16 +195,16 @@ def come_back(
 
 
 def _levels(top: int, height: int) -> list[Markup]:
+    """Lines at 0, 50 and 100 %; each is named on the side that the curve leaves free."""
+    sides: dict[float, tuple[str, str]] = {0.5: ("100%", "end"), 1.0: ("0", "start")}
     parts = []
     for share in (0.0, 0.5, 1.0):
         y = top + height * (1 - share)
         parts.append(element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid"))
-        if share:
-            parts.append(
-                element(
-                    "text", f"{share:.0%}", x="100%", y=y + 14, class_="soft", text_anchor="end"
-                )
-            )
+        if share in sides:
+            x, anchor = sides[share]
+            label = f"{100 * share:.0f} %"
+            parts.append(element("text", label, x=x, y=y + 15, class_="soft", text_anchor=anchor))
     return parts
 
 
@@ -242,7 +242,7 @@ def _nice(value: float) -> float:
 
 
 _SIDE: Final = 250
-_LEFT, _TOP = 46, 10
+_LEFT, _TOP = 46, 26
 
 
 def calibration(found: Reliability) -> Markup:
@@ -261,9 +261,8 @@ def calibration(found: Reliability) -> Markup:
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         label = f"{100 * share * reach:.3g} %"
         x, y = _LEFT + share * _SIDE, _TOP + (1 - share) * _SIDE
-        anchor = "end" if share == 1 else "middle"
         parts += [
-            element("text", label, x=x, y=_TOP + _SIDE + 17, class_="soft", text_anchor=anchor),
+            element("text", label, x=x, y=_TOP + _SIDE + 17, class_="soft", text_anchor="middle"),
             element("text", label, x=_LEFT - 6, y=y + 4, class_="soft", text_anchor="end"),
         ]
     for said, true, number in shown:
@@ -282,12 +281,14 @@ def calibration(found: Reliability) -> Markup:
     parts.append(
         element("text", "said", x=middle, y=_TOP + _SIDE + 36, class_="name", text_anchor="middle")
     )
+    parts.append(element("text", "came true", x=2, y=14, class_="name"))
     return element(
         "svg",
         element("title", "Calibration"),
         element("desc", "What the model said of its first offer against what came true."),
         *parts,
-        class_="picture calibration", role="img", view_box=f"0 0 {_LEFT + _SIDE + 14} 304",
+        class_="picture calibration", role="img",
+        view_box=f"0 0 {_LEFT + _SIDE + 24} {_TOP + _SIDE + 44}",
         aria_label="Calibration: what the model said of its first offer, and what came true",
     )  # fmt: skip
 

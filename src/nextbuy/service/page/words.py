@@ -17,14 +17,14 @@ def is_told(value: float | None) -> bool:
 
 
 def percent(share: float | None) -> str:
-    """`16.8 %`; never `0.0 %` of what can happen, nor `100.0 %` of what may not."""
+    """`16.8 %`, without a break; what can happen is never `0.0 %`, nor what may not `100.0 %`."""
     if share is None or math.isnan(share):
         return _NONE
     if 0 < share < 0.0005:
-        return "<0.1 %"
+        return "<0.1\u00a0%"
     if 0.9995 <= share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.1f} %"
+        return ">99.9\u00a0%"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def money(value: float | None) -> str:

@@ -3,6 +3,7 @@
 "use strict";
 
 const find = (selector, within = document) => within.querySelector(selector);
+const counted = new Intl.NumberFormat("en");
 const token = find("meta[name=csrf-token]")?.content;
 
 function later(work, milliseconds) {
@@ -17,7 +18,10 @@ async function ask(address, options = {}) {
   const text = await response.text();
   let body = null;
   try { body = text ? JSON.parse(text) : null; } catch { body = null; }
-  if (!response.ok) throw new Error(body?.detail || `The service answered ${response.status}.`);
+  if (!response.ok) {
+    const fields = (body?.errors || []).map((one) => `${one.field}: ${one.message}`).join("; ");
+    throw new Error(fields || body?.detail || `The service answered ${response.status}.`);
+  }
   return body;
 }
 
@@ -68,14 +72,13 @@ if (add) {
 // Counters, while somebody looks.
 const counters = find("[data-counters]");
 if (counters) {
-  const shown = new Intl.NumberFormat("en");
   const look = async () => {
     if (document.hidden) return;
     try {
       const found = await ask(counters.dataset.counters);
       counters.querySelectorAll("[data-counter]").forEach((field) => {
         const value = found[field.dataset.counter];
-        field.textContent = value === null || value === undefined ? "–" : shown.format(value);
+        field.textContent = value === null || value === undefined ? "–" : counted.format(value);
       });
     } catch { /* the next look may succeed */ }
   };
@@ -115,46 +118,71 @@ if (form) {
     return held > 0 ? { ...body, holdout_share: held / 100 } : body;
   };
 
+  // The first lines of what may be a million: read until there are ten, then stop reading.
+  const firstLines = async (address, most) => {
+    const response = await fetch(address, { credentials: "same-origin" });
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    while (text.split("\n").length <= most) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      text += value;
+    }
+    reader.cancel();
+    return text.split("\n").slice(0, most).filter(Boolean).map((line) => JSON.parse(line));
+  };
+
   const preview = async (address) => {
-    const found = await ask(`${address}?format=json`);
-    const rows = (found.audience || found.rows || found.users || []).slice(0, 10).map((each) => {
+    const money = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+    const found = await firstLines(`${address}?format=jsonl`, 10);
+    const rows = found.map((each) => {
       const row = document.createElement("tr");
-      const cell = (text, kind) => {
-        const made = document.createElement("td");
+      const cell = (text, kind, name = "td") => {
+        const made = document.createElement(name);
         if (kind) made.className = kind;
         made.textContent = text;
         row.append(made);
+        return made;
       };
       cell(each.rank);
-      cell(each.user_id, "text");
-      cell(`${(100 * each.probability).toFixed(1)} %`);
-      cell(each.expected_value === null ? "–" : Number(each.expected_value).toFixed(2));
+      const id = cell("", "text");
+      const link = document.createElement("a");
+      link.href = `/page/user?id=${encodeURIComponent(each.user_id)}`;
+      link.textContent = each.user_id;
+      id.append(link);
+      cell(`${(100 * each.probability).toFixed(1)}\u00a0%`);
+      cell(each.expected_value === null ? "–" : money.format(each.expected_value));
       return row;
     });
     find("tbody", part("preview")).replaceChildren(...rows);
     part("preview").hidden = rows.length === 0;
   };
 
+  const ready = async (address, rows) => {
+    part("csv").href = `${address}/result?format=csv`;
+    part("csv").hidden = rows === 0;
+    show("The audience is ready", rows === 0 ? "Nobody fits." :
+      `${counted.format(rows)} customers, best first, with the chance that each buys.`, 1);
+    await preview(`${address}/result`);
+  };
+
   const follow = async (address, mine) => {
     for (let wait = 150; mine === running; wait = Math.min(wait * 1.5, 2000)) {
       const found = await ask(address);
       if (mine !== running) return;
-      const share = found.progress ?? 0;
-      if (found.status === "done") {
-        show("The audience is ready", "Best first, with the chance that each buys.", 1);
-        part("csv").href = `${address}/result?format=csv`;
-        part("csv").hidden = false;
-        await preview(`${address}/result`);
-        return;
-      }
-      if (found.status === "failed" || found.status === "cancelled") {
-        throw new Error(found.error?.detail || found.error || found.detail || "The work was stopped.");
-      }
-      show("Working", found.status === "queued" ? "Waiting for a free worker." :
-        `${Math.round(100 * share)} % of the customers are done.`, share);
+      if (found.state === "done") return ready(address, found.rows);
+      if (found.state === "cancelled") throw new Error("The work was stopped.");
+      if (found.state === "failed") throw new Error(found.detail || "The work failed.");
+      show("Working", found.state === "waiting" ? "Other work comes first." :
+        `${Math.round(100 * found.progress)}\u00a0% is done.`, found.progress);
       await pause(wait);
     }
   };
+
+  part("cancel").addEventListener("click", async () => {
+    part("cancel").hidden = true;
+    try { await ask(part("cancel").dataset.address, { method: "DELETE" }); } catch { /* it ended */ }
+  });
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -163,16 +191,19 @@ if (form) {
     button.disabled = true;
     job.hidden = false;
     part("csv").hidden = true;
-    part("preview").hidden = true;
     part("progress").hidden = false;
-    show("Working", "Waiting for a free worker.", 0);
+    show("Working", "Waiting.", 0);
+    part("preview").hidden = true;
     try {
       const made = await ask(form.dataset.audience, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(asked()),
       });
-      await follow(form.dataset.jobs + encodeURIComponent(made.id), mine);
+      const address = form.dataset.jobs + encodeURIComponent(made.id);
+      part("cancel").dataset.address = address;
+      part("cancel").hidden = false;
+      await follow(address, mine);
     } catch (error) {
       if (mine === running) {
         part("progress").hidden = true;
@@ -180,6 +211,7 @@ if (form) {
       }
     } finally {
       button.disabled = false;
+      part("cancel").hidden = true;
     }
   });
 }
