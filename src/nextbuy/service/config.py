@@ -10,6 +10,7 @@ class Limits(BaseModel):
 
     body_bytes: int = Field(default=2**20, ge=1)
     bulk_bytes: int = Field(default=2**25, ge=1, description="of one NDJSON upload")
+    buffered_bytes: int = Field(default=2**27, ge=1, description="of all bodies in memory")
     line_bytes: int = Field(default=2**16, ge=1, description="of one line of it")
     json_depth: int = Field(default=32, ge=1)
     headers: int = Field(default=100, ge=1)
