@@ -109,13 +109,17 @@ async def _return(
     except ConfigError as error:
         _logger.info("no forecast on the page: %s", error)
         return None, str(error)
-    row = table.to_dicts()[0]
-    quantiles = tuple(row[f"days_to_next_p{q}"] for q in (10, 50, 90))
-    if any(not words.is_told(value) for value in quantiles):
+    row = table.to_dicts()[0] if table.height else {}
+    low, middle, high = (_told_days(row.get(f"days_to_next_p{q}")) for q in (10, 50, 90))
+    if low is None or middle is None or high is None:
         return None, "Their purchases lie after the moment of the forecast, or have no dates."
     within = [(days, float(row[f"p_buy_{days}d"])) for days in _HORIZONS]
-    low, middle, high = quantiles
     return _told(row, (low, middle, high), within), None
+
+
+def _told_days(value: float | None) -> float | None:
+    """Days, perhaps infinite; None where nothing is told."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _told(

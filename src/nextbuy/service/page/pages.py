@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse
 
 from nextbuy.service.page import words
 from nextbuy.service.page.assets import load_assets
-from nextbuy.service.page.svg import bar
+from nextbuy.service.page.svg import bar, unbroken
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
@@ -80,6 +80,7 @@ class Pages:
             "money": words.money,
             "number": words.number,
             "percent": words.percent,
+            "unbroken": unbroken,
         }
 
     def page(

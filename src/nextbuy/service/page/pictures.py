@@ -14,8 +14,9 @@ from nextbuy.service.page import words
 from nextbuy.service.page.svg import element, joined, picture, place
 
 _LANES: Final = 8
-_LANE_HEIGHT: Final = 44
-_AXIS_HEIGHT: Final = 26
+_LANE_HEIGHT: Final = 39
+_LINE: Final = 27
+_AXIS_HEIGHT: Final = 24
 _LABELS: Final = 6
 _EDGE: Final = 0.015
 _DAY: Final = 86_400_000_000
@@ -65,7 +66,7 @@ def time_line(marks: Sequence[Mark], *, dated: bool, lanes_are: str) -> Markup:
     ):
         parts.append(_lane(name, number, row * _LANE_HEIGHT))
     for place_in_order, mark in enumerate(marks):
-        y = rows.get(mark.lane, len(shown)) * _LANE_HEIGHT + 30
+        y = rows.get(mark.lane, len(shown)) * _LANE_HEIGHT + _LINE
         x = place(at(mark.at if dated else place_in_order))
         parts.append(
             element(
@@ -89,13 +90,13 @@ def time_line(marks: Sequence[Mark], *, dated: bool, lanes_are: str) -> Markup:
 
 
 def _lane(name: str, number: int, top: int) -> Markup:
-    middle = top + 30
+    middle = top + _LINE
     return joined(
         [
             element("line", x1="0", x2="100%", y1=middle, y2=middle, class_="lane-line"),
-            element("text", words.shortened(name, 30), x="0", y=top + 15, class_="lane-name"),
+            element("text", words.shortened(name, 30), x="0", y=top + 13, class_="lane-name"),
             element(
-                "text", f"{number} ×", x="100%", y=top + 15, class_="soft", text_anchor="end"
+                "text", f"{number} ×", x="100%", y=top + 13, class_="soft", text_anchor="end"
             ),
         ]
     )  # fmt: skip
@@ -185,13 +186,18 @@ def come_back(
     return picture(
         *parts,
         title="When they come back",
-        description=(
-            f"Of ten customers like this one has bought again within {words.duration(low)}, five "
-            f"within {words.duration(middle)}, nine within {words.duration(high)}."
-        ),
+        description="Chance to be back: "
+        + ", ".join(
+            f"{share} % {_by(days)}" for share, days in zip((10, 50, 90), quantiles, strict=True)
+        )
+        + ".",
         height=top + height + 26,
         kind="come-back",
     )
+
+
+def _by(days: float) -> str:
+    return f"within {words.duration(days)}" if math.isfinite(days) else "rather never"
 
 
 def _levels(top: int, height: int) -> list[Markup]:

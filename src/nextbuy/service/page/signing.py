@@ -1,5 +1,6 @@
 """Signing in and out: a key is typed once, and the browser keeps a random id instead."""
 
+import re
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +12,7 @@ from nextbuy.service.page.parts import PageParts, SignedIn
 from nextbuy.service.page.sessions import COOKIE, is_token
 
 _MOST_BYTES: Final = 4_096
+_PAGE: Final = re.compile(r"/(page/[a-z-]+)?")
 _WRONG: Final = Problem(
     title="That key is not known", words="Look whether it was copied whole; it begins with nb_."
 )
@@ -73,10 +75,8 @@ def _local(address: str | None) -> str:
     if not address or not address.startswith("/") or not address.isprintable():
         return "/"
     split = urlsplit(address)
-    is_page = split.path == "/" or split.path.startswith("/page/")
-    if split.scheme or split.netloc or "\\" in address or not is_page:
-        return "/"
-    return address
+    is_page = _PAGE.fullmatch(split.path) is not None
+    return address if is_page and not split.scheme and not split.netloc else "/"
 
 
 async def _fields(request: Request) -> dict[str, str]:

@@ -4,11 +4,14 @@ Pictures have no styles of their own: the style sheet colours classes, so that t
 dark. Places are percentages wherever possible: then letters keep their size on narrow screens.
 """
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from markupsafe import Markup, escape
 
-_NAMES = {"class_": "class", "view_box": "viewBox", "preserve": "preserveAspectRatio"}
+_DATE: Final = re.compile(r"\(?\d{4}-\d{2}-\d{2}\)?")
+_NAMES: Final = {"class_": "class", "view_box": "viewBox", "preserve": "preserveAspectRatio"}
 
 
 def element(name: str, *content: object, **attributes: object) -> Markup:
@@ -64,3 +67,12 @@ def bar(share: float, label: str, kind: str = "") -> Markup:
 def place(share: float) -> str:
     """A share of the width as an attribute."""
     return f"{100 * share:.2f}%"
+
+
+def unbroken(text: str) -> Markup:
+    """A text whose dates stay on one line; everything is escaped."""
+    parts, end = [], 0
+    for match in _DATE.finditer(text):
+        parts += [escape(text[end : match.start()]), element("span", match[0], class_="date")]
+        end = match.end()
+    return joined([*parts, escape(text[end:])])

@@ -97,14 +97,13 @@ class Views:
 
     async def try_history(self, request: Request) -> Response:
         """The form, and the answer if it was filled in."""
+        self._needs_model()
         rows = made_up.rows_of(request.query_params)
         answer, problem, status = None, None, 200
         try:
             answer = await self._answer(rows) if rows else None
         except ConfigError as error:
             status, problem = problem_of(error)
-        if self._parts.live.version is None:
-            problem = NO_MODEL
         return self._page(
             request, "try", here="/page/try", status=status, problem=problem, answer=answer,
             most=_most(answer) if answer else 0.0, rows=made_up.shown(rows),
@@ -119,6 +118,7 @@ class Views:
 
     async def audience(self, request: Request) -> Response:
         """The form; the script does the rest with the routes for programs."""
+        self._needs_model()
         kinds = [
             ("platform", "A platform", self._search.platforms),
             ("category", "A category", self._search.categories),
@@ -133,11 +133,14 @@ class Views:
 
     async def model(self, request: Request) -> Response:
         """The model card."""
+        card = card_of(self._parts.live.facts(), self._needs_model())
+        return self._page(request, "model", here="/page/model", card=card, live=None, problem=None)
+
+    def _needs_model(self) -> str:
         version = self._parts.live.version
         if version is None:
             raise ModelUnavailableError("No bundle is loaded.")
-        card = card_of(self._parts.live.facts(), version)
-        return self._page(request, "model", here="/page/model", card=card, live=None, problem=None)
+        return version
 
     def _level(self) -> str:
         protocol = self._parts.live.facts().get("protocol")

@@ -11,11 +11,6 @@ _MONTHS: Final = (
 _HOUR: Final = 1 / 24
 
 
-def is_told(value: float | None) -> bool:
-    """Whether there is a number at all; infinity is one."""
-    return value is not None and not math.isnan(value)
-
-
 def percent(share: float | None) -> str:
     """`16.8 %`, without a break; what can happen is never `0.0 %`, nor what may not `100.0 %`."""
     if share is None or math.isnan(share):
