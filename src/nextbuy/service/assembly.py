@@ -17,11 +17,17 @@ from nextbuy.service.guard.logs import RequestLog
 from nextbuy.service.guard.metrics import Metrics
 from nextbuy.service.guard.scopes import RouteTable
 from nextbuy.service.live.bundles import LiveBundles, now
+from nextbuy.service.page.door import Door
+from nextbuy.service.page.pages import Pages
+from nextbuy.service.page.parts import Counters, PageParts
+from nextbuy.service.page.routes import page_routes
+from nextbuy.service.page.sessions import Sessions
 from nextbuy.service.store.group_commit import Committer
 from nextbuy.service.store.opening import open_store
 from nextbuy.service.store.protocol import StoredPurchase
 
 STORE_FILE: Final = "purchases.sqlite"
+_EXAMPLES: Final = 8
 
 
 def open_service(
@@ -44,8 +50,10 @@ def open_service(
         BundleError: If the newest version of the bundle is damaged.
         StoreError: If the store cannot be used.
     """
-    parts = open_parts(directory, settings, clock=clock)
-    app = create_app(parts, settings)
+    parts, live = open_parts(directory, settings, clock=clock)
+    page = None if not settings.page else _page_parts(parts, live, keys)
+    pages = Pages()
+    app = create_app(parts, settings, more=page_routes(page, pages) if page else ())
     guard = Guard(
         app,
         rules=RouteTable(rules_of(app)),
@@ -55,12 +63,14 @@ def open_service(
         observers=(parts.metrics, RequestLog()),
     )
     parts.metrics.watch(guard.slots)
-    return guard
+    if page is None:
+        return guard
+    return Door(guard, sessions=page.sessions, pages=pages, version=lambda: live.version)
 
 
 def open_parts(
     directory: Path, settings: ServiceSettings, *, clock: Callable[[], int] = now
-) -> ServiceParts:
+) -> tuple[ServiceParts, LiveBundles]:
     """Store, committer and live model, joined: what is stored is known to the next answer.
 
     Raises:
@@ -83,7 +93,33 @@ def open_parts(
 
         committer = Committer(store, on_stored=on_stored)
         opened.pop_all()
-    return ServiceParts(
+    parts = ServiceParts(
         store=store, committer=committer, live=live, now=clock, metrics=metrics,
         on_close=(live.close,),
     )  # fmt: skip
+    return parts, live
+
+
+def _page_parts(parts: ServiceParts, live: LiveBundles, keys: KeyRing) -> PageParts:
+    """What the page is shown of the same service."""
+
+    def counters() -> Counters:
+        counts = parts.metrics.counts()
+        return Counters(
+            purchases=counts.stored, predictions=counts.predicted,
+            sequence=parts.store.last_sequence(),
+        )  # fmt: skip
+
+    def find_key(authorization: bytes) -> str | None:
+        key = keys.find(authorization)
+        return None if key is None else key.name
+
+    return PageParts(
+        live=live,
+        catalog=lambda: live.catalog,
+        counters=counters,
+        now=parts.now,
+        sessions=Sessions(),
+        find_key=None if keys.is_open else find_key,
+        examples=lambda: live.some_users(_EXAMPLES),
+    )
