@@ -111,7 +111,7 @@ class CountingModel:
         self.versions = {"000001", "000002"}
         self.gate: threading.Event | None = None  # an audience waits for it, if it is there
         self.started = threading.Event()
-        self.told: list[float] = []
+        self.steps: list[float] = []  # of audiences that went on
 
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         if self.version is None:
@@ -156,16 +156,20 @@ class CountingModel:
     def audience(self, request, *, as_of=None, progress: Callable[[float], None] = lambda _: None):
         self.started.set()
         request.target  # noqa: B018  as the real one, it refuses what names no one target
-        progress(0.0)
+        self._step(progress, 0.0)
         if self.gate is not None:
             self.gate.wait(10)
-        progress(0.5)
+        self._step(progress, 0.5)
         table = pl.DataFrame(
             {"user_id": ["=1+1", "ann"], "rank": [1, 2], "probability": [0.9, 0.25],
              "expected_purchases": [1.0, 0.5], "expected_value": [None, 2.0],
              "group": ["target", "target"]}
         )  # fmt: skip
         return table, self.version
+
+    def _step(self, progress, share):
+        progress(share)
+        self.steps.append(share)
 
     def history(self, user_id, most):
         return self.store.of(user_id)[-most:]

@@ -22,7 +22,7 @@ def jobs():
 
 def ended(jobs, job):
     found = jobs.wait(job.id, 10)
-    assert found.state in ("done", "failed", "cancelled")
+    assert found.state in ("done", "failed")
     return found
 
 
@@ -84,23 +84,47 @@ def test_a_job_that_fails_says_why(service):
     assert result(service, job).status_code == 409
 
 
-def test_a_running_job_is_cancelled_where_it_next_tells_its_progress(service):
+def test_a_running_job_that_is_deleted_is_gone_and_stops_at_its_next_step(service):
     service.model.gate = threading.Event()
-    job = begin(service)
+    first = begin(service)
     assert service.model.started.wait(10)
-    assert service.call("DELETE", f"/v1/jobs/{job}").status_code == 200
+    told = service.call("DELETE", f"/v1/jobs/{first}")
+    assert (told.status_code, told.json()["state"]) == (200, "cancelled")
+    assert service.call("GET", f"/v1/jobs/{first}").status_code == 404
+    second = begin(service)
     service.model.gate.set()
-    service.jobs.wait(job, 10)
-    assert service.call("GET", f"/v1/jobs/{job}").json()["state"] == "cancelled"
+    service.jobs.wait(second, 10)
+    assert service.call("GET", f"/v1/jobs/{second}").json()["state"] == "done"
+    assert service.model.steps == [0.0, 0.0, 0.5]  # the first did not come to its second step
 
 
-def test_a_waiting_job_that_is_cancelled_never_runs(service):
+def test_a_waiting_job_that_is_deleted_never_runs(service):
     service.model.gate = threading.Event()
     first, second = begin(service), begin(service)
     assert service.call("DELETE", f"/v1/jobs/{second}").json()["state"] == "cancelled"
     service.model.gate.set()
     service.jobs.wait(first, 10)
-    assert service.call("GET", f"/v1/jobs/{second}").json()["state"] == "cancelled"
+    third = begin(service)
+    service.jobs.wait(third, 10)
+    assert service.model.steps == [0.0, 0.5, 0.0, 0.5]
+
+
+def test_jobs_that_are_begun_and_deleted_make_no_queue(jobs):
+    gate, started, ran = threading.Event(), threading.Event(), []
+
+    def slow(_):
+        started.set()
+        gate.wait(10)
+        return TABLE, "1"
+
+    jobs.submit(slow)
+    assert started.wait(10)
+    for number in range(100):
+        jobs.cancel(jobs.submit(lambda _, number=number: ran.append(number)).id)
+    last = jobs.submit(lambda _: (TABLE, "1"))
+    gate.set()
+    assert ended(jobs, last).state == "done"
+    assert ran == []
 
 
 def test_deleting_a_job_that_ended_forgets_its_result(service):
@@ -163,18 +187,22 @@ def test_results_expire_by_age_by_number_and_by_size():
         jobs.close()
 
 
-def test_after_closing_nothing_is_taken_and_what_ran_is_cancelled():
-    jobs, started, gate = Jobs(JobLimits()), threading.Event(), threading.Event()
+def test_after_closing_nothing_is_taken_and_what_ran_is_stopped():
+    jobs, started, gate, stopped = Jobs(JobLimits()), threading.Event(), threading.Event(), []
 
     def work(progress):
         started.set()
-        while True:
-            gate.wait(0.01)
-            progress(0.5)
+        try:
+            while True:
+                gate.wait(0.01)
+                progress(0.5)
+        finally:
+            stopped.append(True)
 
     running, waiting = jobs.submit(work), jobs.submit(work)
     assert started.wait(10)
     jobs.close()
-    assert jobs.find(running.id).state == jobs.find(waiting.id).state == "cancelled"
+    assert stopped == [True]
+    assert jobs.find(running.id) is jobs.find(waiting.id) is None
     with pytest.raises(OverloadedError):
         jobs.submit(work)

@@ -125,6 +125,8 @@ def test_limits_are_those_of_the_service():
     assert "x-limit" not in str(document)
 
 
+DATED = {"item_id": "x", "timestamp": "2026-01-01T00:00:00Z"}
+UNDATED = {"item_id": "x", "timestamp": None}
 BODIES = [
     ({"users": ["a"]}, True),
     ({"users": ["a"], "k": 1_000}, True),
@@ -141,6 +143,9 @@ BODIES = [
     ({"users": ["a"], "rules": {"allow": None, "exclude": []}}, True),
     ({"users": ["a"], "colour": 1}, False),
     ({"histories": [{"purchases": [{"item_id": "x", "quantity": 0}]}]}, False),
+    ({"histories": [{"purchases": [DATED, DATED]}]}, True),
+    ({"histories": [{"purchases": [UNDATED, {"item_id": "x"}]}]}, True),
+    ({"histories": [{"purchases": [DATED, UNDATED]}]}, False),
 ]
 
 

@@ -105,13 +105,6 @@ class RulesBody(Strict):
         return Rules.of(self.model_dump())
 
 
-class HistoryBody(Strict):
-    """A history of somebody who need not be known, in any order."""
-
-    user_id: Id | None = None
-    purchases: Annotated[list["HistoryPurchase"], AtMost("history")]
-
-
 class HistoryPurchase(Strict):
     """One purchase of a history; without timestamps the order given is the order of time."""
 
@@ -122,6 +115,30 @@ class HistoryPurchase(Strict):
     price: float | None = Field(default=None, ge=-_FINITE, le=_FINITE)
     quantity: float | None = Field(default=None, gt=0, le=_FINITE)
     basket_id: Id | None = None
+
+
+_ALL_OR_NONE: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"items": {"required": ["timestamp"], "properties": {"timestamp": {"type": "string"}}}},
+        {"items": {"properties": {"timestamp": {"type": "null"}}}},
+    ]
+}
+
+
+class HistoryBody(Strict):
+    """A history of somebody who need not be known; with timestamps in any order."""
+
+    user_id: Id | None = None
+    purchases: Annotated[
+        list[HistoryPurchase], Field(json_schema_extra=_ALL_OR_NONE), AtMost("history")
+    ]
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        dated = {purchase.timestamp is not None for purchase in self.purchases}
+        if len(dated) > 1:
+            raise ValueError("either all purchases have a timestamp, or none")
+        return self
 
 
 Users = Annotated[list[Id], Field(min_length=1), AtMost("users")]

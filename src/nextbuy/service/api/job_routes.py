@@ -61,7 +61,7 @@ class JobRoutes:
             ),
             StrictRoute(
                 Rule(method="DELETE", path=one, scope="read"), self.cancel_job, limits=limits,
-                summary="Stop a job, or forget its result", answers={200: answers.Job},
+                summary="Stop a job and forget it", answers={200: answers.Job},
             ),
         ]  # fmt: skip
 
@@ -100,13 +100,13 @@ class JobRoutes:
         return StreamingResponse(_json_lines(job.table), media_type=JSON_LINES, headers=headers)
 
     async def cancel_job(self, job_id: str) -> Response:
-        """What runs stops when it next says where it stands."""
+        """Its id means nothing from then on; what runs stops when it next tells its progress."""
         return json_response(_shown(_found(self._jobs.cancel(job_id))))
 
 
 def _found(job: Job | None) -> Job:
     if job is None:
-        raise ProblemError(404, "There is no such job; those that ended are kept for a while only.")
+        raise ProblemError(404, "There is no such job: it was stopped, or it ended a while ago.")
     return job
 
 

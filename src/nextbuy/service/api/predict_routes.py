@@ -82,15 +82,8 @@ class PredictRoutes:
 
 
 def _history(asked: HistoryBody, now: int) -> tuple[LivePurchase, ...]:
-    """In time order. Without any timestamp the order given is that of time, the last one now.
-
-    Raises:
-        ProblemError: If only some have a timestamp.
-    """
-    dated = [purchase.timestamp is not None for purchase in asked.purchases]
-    if any(dated) and not all(dated):
-        raise ProblemError(422, "Of a history either all purchases have a timestamp, or none.")
-    undated = range(now - len(dated), now)
+    """In time order. Without timestamps that is the order given, and the last one is just now."""
+    undated = range(now - len(asked.purchases), now)
     rows = [
         LivePurchase(
             user_id=asked.user_id or "", item_id=one.item_id,
