@@ -54,7 +54,6 @@ def serve(
     """
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise MissingExtraError("fastapi", "serve", "The service")
-    from nextbuy.service.assembly import open_service
     from nextbuy.service.config import ServiceSettings
     from nextbuy.service.guard import serving
     from nextbuy.service.guard.keys import KeyRing
@@ -70,6 +69,8 @@ def serve(
     ring = KeyRing(settings.keys)
     listening = serving.listen(settings.host, settings.port, ring)
     write_json_lines(logging.getLevelNamesMapping()[log.upper()], sys.stderr)
+    from nextbuy.service.assembly import open_service  # takes seconds: after what can be refused
+
     app = open_service(directory, settings, ring)
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     print_line(f"nextbuy serves {directory} at http://{name}:{listening.getsockname()[1]}")
