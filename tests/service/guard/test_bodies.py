@@ -144,13 +144,13 @@ def test_bodies_of_many_clients_share_a_bound():
     with open_shop(limits=limits) as shop, shop.wire() as first, shop.wire() as second:
         head = b"POST /write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60001\r\n\r\n"
         first.send(head + b"a" * 60_000)
-        wait_until(lambda: shop.guard._room._left < 100_000 - 59_999)
+        wait_until(lambda: shop.guard.buffered.left < 100_000 - 59_999)
         second.send(head + b"a" * 60_000)
         reply = second.reply()
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         first.send(b"a")
         assert seen(first.reply()) == 60_001
-        wait_until(lambda: shop.guard._room._left == 100_000)
+        wait_until(lambda: shop.guard.buffered.left == 100_000)
 
 
 def test_a_get_with_a_body_keeps_the_connection_in_step(shop):

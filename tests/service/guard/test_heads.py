@@ -108,6 +108,18 @@ def test_S15_slow_heads_and_idle_connections_are_closed(shop):
         assert time.monotonic() - began < 2 * SHORT.header_seconds + 1
 
 
+@pytest.mark.parametrize(("head", "keep_alive"), [(0.2, 9.0), (9.0, 0.2)])
+def test_S15_a_late_head_and_an_idle_connection_have_each_their_own_time(head, keep_alive):
+    limits = SHORT.model_copy(update={"header_seconds": head, "keep_alive_seconds": keep_alive})
+    with open_shop(limits=limits) as shop, shop.wire() as late, shop.wire() as idle:
+        idle.get("/live")
+        assert idle.reply().status == 200
+        assert (late if head < keep_alive else idle).seconds_until_closed() < 3
+        other = idle if head < keep_alive else late
+        other.get("/live")
+        assert other.reply().status == 200
+
+
 def test_S15_a_busy_connection_is_not_closed(shop):
     with shop.wire() as wire:
         end = time.monotonic() + 2 * SHORT.header_seconds
