@@ -11,7 +11,8 @@ from nextbuy.service.store.protocol import Store
 
 _SQLITE: Final = "sqlite:///"
 _POSTGRES: Final = ("postgresql://", "postgres://")
-_PASSWORD: Final = re.compile(r"(?<=://)([^/?#@:]*):[^/?#]*(?=@)")
+_PASSWORD: Final = re.compile(r"(?<=://)([^/?#@:]*):.*(?=@)", re.DOTALL)
+"""Up to the last @: a password that is not escaped is hidden whole, at worst with more."""
 _SECRET: Final = re.compile(r"(?<=[?&])(password|sslpassword|passfile)=[^&#]*", re.IGNORECASE)
 
 

@@ -17,6 +17,8 @@ from nextbuy.errors import ConfigError, StoreError, StoreUnavailableError
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 2
+WAIT_SECONDS: Final = 2.0
+"""How long a caller waits for a connection to be free."""
 STATEMENT_SECONDS: Final = 4.0
 """The server gives a statement up after this."""
 HANG_SECONDS: Final = 5.0
@@ -75,7 +77,7 @@ class Connections:
             StoreError: For what another try will not mend.
         """
         with self._explained():
-            if not self._free.acquire(timeout=CONNECT_SECONDS):
+            if not self._free.acquire(timeout=WAIT_SECONDS):
                 raise StoreUnavailableError(f"All connections to {self.place} are in use.")
             try:
                 connection = self._take()
@@ -218,12 +220,13 @@ def _parameters_of(url: str, place: str, *, read_only: bool) -> dict[str, Any]:
             f"{place} cannot be understood. Write postgresql://USER:PASSWORD@HOST:PORT/NAME, "
             "with % signs and the like in the password escaped as %25."
         ) from None
-    limits = {
+    limits: dict[str, Any] = {
         "statement_timeout": int(1_000 * STATEMENT_SECONDS),
         "idle_in_transaction_session_timeout": int(1_000 * HANG_SECONDS),
-        "default_transaction_read_only": "on" if read_only else "off",
         "default_transaction_isolation": r"read\ committed",
     }
+    if read_only:
+        limits["default_transaction_read_only"] = "on"
     options = " ".join(f"-c {name}={value}" for name, value in limits.items())
     defaults: dict[str, Any] = {
         "application_name": "nextbuy",
