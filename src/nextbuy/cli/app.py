@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from nextbuy import __version__
-from nextbuy.cli import audience, demo, doctor, due, evaluate, forecast, predict, report, train
+from nextbuy.cli import (
+    audience,
+    demo,
+    doctor,
+    due,
+    evaluate,
+    export,
+    forecast,
+    predict,
+    report,
+    train,
+)
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
 
@@ -29,6 +40,7 @@ app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
+app.command("export")(export.export)
 
 
 def _show_version(asked: bool) -> None:
