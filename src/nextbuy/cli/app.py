@@ -19,6 +19,7 @@ from nextbuy.cli import (
     predict,
     report,
     train,
+    update,
 )
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
@@ -40,6 +41,7 @@ app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
+app.command("update")(update.update)
 app.command("export")(export.export)
 
 
