@@ -61,7 +61,7 @@ def outcomes(
             one basket, but with `none` each purchase is its own.
         key_of: The item that was bought, at the level at which offers are made.
     """
-    window = round(window_days * DAY)
+    asked = _Asked(now, round(window_days * DAY), basket_kind, key_of)
     ordered = sorted(offers, key=lambda offer: (offer.user_id, offer.served))
     by_user = ((user, list(mine)) for user, mine in groupby(ordered, key=lambda o: o.user_id))
     while part := list(islice(by_user, _USERS_AT_ONCE)):
@@ -70,19 +70,23 @@ def outcomes(
             theirs = sorted(bought.get(user, ()), key=lambda s: (s.purchase.timestamp, s.sequence))
             later = [*(offer.served for offer in mine[1:]), None]
             for offer, next_served in zip(mine, later, strict=True):
-                yield _outcome(offer, next_served, theirs, now, window, basket_kind, key_of)
+                yield _outcome(offer, next_served, theirs, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What holds for all answers; see `outcomes`."""
+
+    now: int
+    window: int
+    basket_kind: BasketKind
+    key_of: Callable[[LivePurchase], Key]
 
 
 def _outcome(
-    offer: ServedOffer,
-    next_served: int | None,
-    bought: Sequence[StoredPurchase],
-    now: int,
-    window: int,
-    basket_kind: BasketKind,
-    key_of: Callable[[LivePurchase], Key],
+    offer: ServedOffer, next_served: int | None, bought: Sequence[StoredPurchase], asked: _Asked
 ) -> Outcome:
-    end = offer.served + window
+    end = offer.served + asked.window
     new = [
         stored.purchase
         for stored in bought
@@ -92,9 +96,11 @@ def _outcome(
     if next_served is not None and next_served <= (end if first is None else first.timestamp):
         return Outcome(offer=offer, fate="superseded")
     if first is None:
-        return Outcome(offer=offer, fate="pending" if now < end else "unanswered")
-    basket = [p for p in new if _is_together(p, first)] if basket_kind != "none" else [first]
-    return Outcome(offer=offer, fate="answered", bought=frozenset(key_of(p) for p in basket))
+        return Outcome(offer=offer, fate="pending" if asked.now < end else "unanswered")
+    basket = [first]
+    if asked.basket_kind != "none":
+        basket = [purchase for purchase in new if _is_together(purchase, first)]
+    return Outcome(offer=offer, fate="answered", bought=frozenset(map(asked.key_of, basket)))
 
 
 def _is_together(one: LivePurchase, first: LivePurchase) -> bool:

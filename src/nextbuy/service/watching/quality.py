@@ -6,7 +6,8 @@ Legend: C answers that were answered by a purchase, k offers.
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +23,7 @@ from nextbuy.seeding import generator
 from nextbuy.service.purchases import LivePurchase
 from nextbuy.service.store.protocol import ServedOffer, Store, StoredPurchase
 from nextbuy.service.watching.drift import Drift, Estimate, drift_of, estimates
-from nextbuy.service.watching.outcomes import Key, Outcome, outcomes
+from nextbuy.service.watching.outcomes import Fate, Key, Outcome, outcomes
 
 CUTOFFS: Final = (1, 5, 10)
 _PAGE: Final = 5_000
@@ -162,11 +163,7 @@ def live_quality(
     """
     config = config or QualityConfig()
     since = now - round(config.days * DAY)
-    newest: deque[ServedOffer] = deque(maxlen=config.most_answers)
-    num_found = 0
-    for offer in store.served(since):
-        newest.append(offer)
-        num_found += 1
+    newest, num_found = _newest_answers(store, since, config.most_answers)
     names = _Names(catalog, index_of)
     found = list(
         outcomes(
@@ -175,7 +172,6 @@ def live_quality(
         )
     )  # fmt: skip
     answered = [outcome for outcome in found if outcome.fate == "answered"]
-    versions = sorted({outcome.offer.version for outcome in found})
     counts = Counter(outcome.fate for outcome in found)
     return LiveQuality(
         now=now,
@@ -183,20 +179,20 @@ def live_quality(
         window_days=config.window_days,
         num_served=len(found),
         num_left_out=num_found - len(found),
-        fates={
-            fate: counts.get(fate, 0)
-            for fate in ("answered", "superseded", "pending", "unanswered")
-        },
+        fates={fate: counts.get(fate, 0) for fate in get_args(Fate)},
         overall=quality_of(answered, num_resamples=config.num_resamples),
         by_version={
             version: quality_of(
                 [outcome for outcome in answered if outcome.offer.version == version],
                 num_resamples=config.num_resamples,
             )
-            for version in versions
+            for version in sorted({outcome.offer.version for outcome in found})
         },
-        drift=_drift(store, catalog, since, index_of, is_known_user, config),
-    )
+        drift=_drift(
+            store, catalog, since=since, index_of=index_of, is_known_user=is_known_user,
+            config=config,
+        ),
+    )  # fmt: skip
 
 
 def quality_of(answered: Sequence[Outcome], *, num_resamples: int) -> Quality:
@@ -254,6 +250,16 @@ def _means(
     return np.column_stack([means, np.where(totals > 0, error, np.nan)])
 
 
+def _newest_answers(store: Store, since: int, most: int) -> tuple[deque[ServedOffer], int]:
+    """The newest answers since a moment, and how many there were."""
+    newest: deque[ServedOffer] = deque(maxlen=most)
+    num_found = 0
+    for offer in store.served(since):
+        newest.append(offer)
+        num_found += 1
+    return newest, num_found
+
+
 class _Names:
     """Items of purchases as offers name them."""
 
@@ -273,6 +279,7 @@ class _Names:
 def _drift(
     store: Store,
     catalog: Catalog,
+    *,
     since: int,
     index_of: Callable[[LivePurchase], int],
     is_known_user: Callable[[str], bool] | None,
@@ -280,7 +287,8 @@ def _drift(
 ) -> Drift:
     bought: Counter[int] = Counter()
     buyers: dict[str, bool] = {}
-    for stored in _newest(store, config.most_purchases):
+    newest = islice(_newest(store, config.most_purchases), config.most_purchases)
+    for stored in newest:  # no more, even if the store grows meanwhile
         purchase = stored.purchase
         if purchase.timestamp < since:
             continue

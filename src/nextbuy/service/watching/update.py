@@ -103,26 +103,33 @@ def update(
 
     def compare(challenger: Predictor) -> None:
         progress.about("champion and challenger")
-        seed = champion.config.seed
-        found.append(
-            compare_bundles(champion, challenger, split.test, seed=seed, progress=progress)
-        )
+        seed, cases = champion.config.seed, split.test
+        found.append(compare_bundles(champion, challenger, cases, seed=seed, progress=progress))
 
     challenger = Predictor.fit_split(
         source, encoded, split, config=champion.config, options=options, progress=progress,
         scored=compare,
     )  # fmt: skip
-    reason = why_not(found[0], config)
-    kept = {"champion": name, "promoted": reason is None, "comparison": found[0].as_dict()}
+    return _published(directory, challenger, name, found[0], why_not(found[0], config))
+
+
+def _published(
+    directory: Path, challenger: Predictor, champion: str, found: Comparison, reason: str | None
+) -> Update:
+    """Publish the challenger, and promote it unless there is a reason not to."""
+    now = current_version(directory)
+    if reason is None and now != champion:
+        reason = f"version {now} has taken over meanwhile, which it was not compared with"
+    kept = {"champion": champion, "promoted": reason is None, "comparison": found.as_dict()}
     published = challenger.save(directory, latest=False, run={_UPDATE: kept})
     if reason is None:
         storage.point_latest(directory / "versions", published.name)
     return Update(
-        champion=name,
+        champion=champion,
         challenger=published.name,
         promoted=reason is None,
         reason=reason or "it is not worse, within the tolerances",
-        comparison=found[0],
+        comparison=found,
     )
 
 
