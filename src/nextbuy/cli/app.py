@@ -14,11 +14,13 @@ from nextbuy.cli import (
     doctor,
     due,
     evaluate,
+    export,
     forecast,
     keys,
     predict,
     report,
     train,
+    update,
 )
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
@@ -40,6 +42,8 @@ app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
+app.command("update")(update.update)
+app.command("export")(export.export)
 app.add_typer(keys.app, name="keys")
 
 
