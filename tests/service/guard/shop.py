@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,10 +59,16 @@ class App:
     cancelled: int = 0
     finished: int = 0
     go_on: asyncio.Event | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def let_go_on(self) -> None:
+        """End every wait at `/wait`."""
+        assert self.loop is not None and self.go_on is not None
+        self.loop.call_soon_threadsafe(self.go_on.set)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
-            self.go_on = asyncio.Event()
+            self.go_on, self.loop = asyncio.Event(), asyncio.get_running_loop()
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -148,7 +154,11 @@ class Wire:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.left = b""
 
     def __enter__(self) -> "Wire":
@@ -215,6 +225,14 @@ class Wire:
         return time.monotonic() - began
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError("it did not come true within 5 seconds")
+        time.sleep(0.005)
+
+
 @contextlib.contextmanager
 def open_shop(
     *,
@@ -222,6 +240,7 @@ def open_shop(
     keys: Path | None = None,
     hosts: Hosts | None = None,
     observers: Sequence[Observer] = (),
+    stop_seconds: float = 5.0,
 ) -> Iterator[Shop]:
     app, ring = App(), KeyRing(keys)
     guard = Guard(
@@ -232,5 +251,5 @@ def open_shop(
         hosts=hosts or Hosts(),
         observers=observers,
     )
-    with served(guard, listen("127.0.0.1", 0, ring), limits) as port:
+    with served(guard, listen("127.0.0.1", 0, ring), limits, stop_seconds) as port:
         yield Shop(port, app, guard)

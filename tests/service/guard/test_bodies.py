@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.service.guard.shop import SHORT, open_shop
+from tests.service.guard.shop import SHORT, open_shop, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +151,6 @@ def test_bodies_of_many_clients_share_a_bound():
         first.send(b"a")
         assert seen(first.reply()) == 60_001
         wait_until(lambda: shop.guard._room._left == 100_000)
-
-
-def wait_until(is_so):
-    end = time.monotonic() + 5
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_a_get_with_a_body_keeps_the_connection_in_step(shop):

@@ -61,7 +61,9 @@ def listen(host: str, port: int, keys: KeyRing) -> socket.socket:
     return listening
 
 
-def server_for(app: Application, limits: Limits) -> uvicorn.Server:
+def server_for(
+    app: Application, limits: Limits, stop_seconds: float = STOP_SECONDS
+) -> uvicorn.Server:
     """A server that reads HTTP within the limits, on uvloop where there is one."""
     limits = _within_descriptors(limits)
     turned_away: set[asyncio.BaseTransport] = set()
@@ -75,7 +77,7 @@ def server_for(app: Application, limits: Limits) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,  # who asks is who connects; a header cannot make a client local
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=stop_seconds,  # type: ignore[arg-type]
     )
     return uvicorn.Server(config)
 
@@ -88,13 +90,15 @@ def serve(app: Application, listening: socket.socket, limits: Limits) -> None:
 
 
 @contextlib.contextmanager
-def served(app: Application, listening: socket.socket, limits: Limits) -> Iterator[int]:
+def served(
+    app: Application, listening: socket.socket, limits: Limits, stop_seconds: float = STOP_SECONDS
+) -> Iterator[int]:
     """Answer from a thread while the block runs; gives the port.
 
     Raises:
         ConfigError: If the application does not start.
     """
-    server = server_for(app, limits)
+    server = server_for(app, limits, stop_seconds)
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listening]}, name="nextbuy-server", daemon=True
     )

@@ -3,14 +3,15 @@
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from nextbuy.service.guard.asgi import Headers, Message, Send
 from nextbuy.service.guard.keys import Key
 from nextbuy.service.guard.refusals import SECURITY_HEADERS, Refusal
 from nextbuy.service.guard.scopes import Rule
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECURITY_NAMES: Final = frozenset(name for name, _ in SECURITY_HEADERS)
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +105,9 @@ class Answer:
     def _headers(self, fields: Headers) -> list[tuple[bytes, bytes]]:
         headers = list(fields)
         present = {name for name, _ in headers}
-        headers += [pair for pair in SECURITY_HEADERS if pair[0] not in present]
+        if present.isdisjoint(_SECURITY_NAMES):
+            headers += SECURITY_HEADERS
+        else:
+            headers += [pair for pair in SECURITY_HEADERS if pair[0] not in present]
         headers.append((b"x-request-id", self._visit.id.encode()))
         return headers
