@@ -14,12 +14,14 @@ from nextbuy.cli import (
     doctor,
     due,
     evaluate,
+    export,
     forecast,
     keys,
     predict,
     report,
     serve,
     train,
+    update,
 )
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
@@ -42,6 +44,8 @@ app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
 app.command("serve")(serve.serve)
+app.command("update")(update.update)
+app.command("export")(export.export)
 app.add_typer(keys.app, name="keys")
 
 

@@ -34,12 +34,16 @@ def serving(folder: Path, *arguments):
         command(folder, "--port", 0, *arguments),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
     )  # fmt: skip
+    log: list[str] = []
+    drain = threading.Thread(target=lambda: log.append(process.stderr.read()))
+    drain.start()
     try:
         line = process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+$", line.strip())
-        assert found, line + process.stderr.read()
-        drain = threading.Thread(target=process.stderr.read, daemon=True)
-        drain.start()
+        if not found:
+            process.kill()
+            drain.join()
+        assert found, line + "".join(log)
         yield process, found.group()
     finally:
         process.kill()

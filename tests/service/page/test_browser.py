@@ -44,7 +44,7 @@ def application(world: World):
             *(Offer(item_id=n, platform=n, category=n, probability=0.009, reason=n)
               for n in PAYLOADS),
         ],
-        card={**CARD, "evaluation": {}},
+        card=CARD,
     )  # fmt: skip
     catalog = catalog_of(
         ("tea", "Shop", "food"), ("green tea", "Shop", "food"), ("milk", "Corner", "food"),

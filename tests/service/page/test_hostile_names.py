@@ -64,10 +64,11 @@ def client_with(name: str) -> Client:
         offers=[Offer(item_id=name, platform=f"{name} p", category=f"{name} c", probability=0.3,
                       reason=f"{name} r")],
         card={
-            "created": name, "protocol": {"split": name, "level": name, "warning": name},
-            "leaderboard": [{"model": name, "validation": {"loss": 1.0},
-                             "test": {"accuracy": 0.5, "loss": 1.0}}],
-            "blend": {"choice": {name: 1.0}, "repeat_share": 0.5},
+            "version": name, "created": name, "level": name, "data": {"first": name, "last": name},
+            "protocol": {"split": name, "warning": name, "description": name, "repeat": name},
+            "models": [{"model": name, "validation": {"loss": 1.0},
+                        "test": {"accuracy": 0.5, "loss": 1.0}}],
+            "blend_weights": {"choice": {name: 1.0}, "repeat_share": 0.5},
             "timing": {"reason": name}, "versions": {"nextbuy": name},
         },
     )  # fmt: skip

@@ -234,37 +234,38 @@ def test_the_audience_form_knows_what_there_is():
 
 
 CARD = {
-    "time_kind": "dates",
+    "version": "000007",
     "created": "2024-12-31T01:30:00+00:00",
-    "protocol": {
-        "split": "temporal", "description": "One moment for all.", "warning": None, "level": "item",
-        "repeat": "allow", "candidates": "all 5 items of the catalog",
-    },
-    "health": {"first": "2023-01-02T09:00:00+00:00", "last": "2024-12-30T23:00:00+00:00",
-               "users": 500, "items": 1754, "repeat_share": 0.6637},
-    "rows": {"kept": 39522},
-    "versions": {"nextbuy": "0.1.0"},
-    "leaderboard": [
+    "level": "item",
+    "sizes": {"items": 1642, "users": 500, "purchases": 39522},
+    "time_kind": "dates",
+    "models": [
         {"model": "popularity", "validation": {"loss": 6.1},
          "test": {"loss": 6.2, "accuracy": 0.02}, "intervals": {}},
         {"model": "blend", "validation": {"loss": 4.1},
          "test": {"loss": 4.2, "accuracy": 0.186, "hit_rate@10": 0.59, "ece": 0.04},
          "intervals": {"accuracy": [0.15, 0.22]}},
     ],
+    "blend_weights": {"repeat_share": 0.6687,
+                      "choice": {"personal-frequency": 0.97, "markov": 0.03},
+                      "repeat": {"personal-frequency": 1.0, "popularity": 0.001}, "explore": {}},
     "limit": {"accuracy": 0.3138, "loss": 3.0},
-    "blend": {"repeat_share": 0.6687, "choice": {"personal-frequency": 0.97, "markov": 0.03},
-              "repeat": {"personal-frequency": 1.0, "popularity": 0.001}, "explore": {}},
-    "evaluation": {"blend": {"reliability": {
-        "counts": [3, 1], "confidence": [0.2, 0.8], "accuracy": [0.25, None]}}},
-    "timing": {"horizons": [7], "scores": {"blend": {"coverage_80": 0.794, "p_buy_7d": 0.762,
-                                                     "bought_7d": 0.766}}},
+    "protocol": {
+        "split": "temporal", "description": "One moment for all.", "warning": None, "level": "item",
+        "repeat": "allow", "candidates": "all 5 items of the catalog",
+    },
+    "calibration": {"counts": [3, 0, 1], "confidence": [0.2, None, 0.8],
+                    "accuracy": [0.25, None, 0.5]},
+    "timing": {"reason": None, "horizons": [7],
+               "scores": {"coverage_80": 0.794, "p_buy_7d": 0.762, "bought_7d": 0.766}},
+    "data": {"first": "2023-01-02T09:00:00+00:00", "last": "2024-12-30T23:00:00+00:00",
+             "repeat_share": 0.6637},
+    "versions": {"nextbuy": "0.1.0"},
 }  # fmt: skip
 
 
 def test_the_model_card_says_how_good_it_was_and_what_it_leans_on():
-    card = {**CARD, "evaluation": {"blend": {"reliability": {
-        "counts": [3, 1], "confidence": [0.2, 0.8], "accuracy": [0.25, 0.5]}}}}  # fmt: skip
-    text = page_of(client_of(KnownModel(card=card)), "/page/model")
+    text = page_of(client_of(KnownModel(card=CARD)), "/page/model")
     assert "18.6 % of first offers were in the next basket" in text
     assert "2 Jan 2023 to 30 Dec 2024" in text
     assert "made 31 Dec 2024, 01:30" in text
@@ -279,10 +280,12 @@ def test_the_model_card_says_how_good_it_was_and_what_it_leans_on():
 
 
 @pytest.mark.parametrize("missing", [*CARD, "everything"])
-def test_a_bundle_that_lacks_facts_still_has_a_card(missing):
-    card = {} if missing == "everything" else {k: v for k, v in CARD.items() if k != missing}
-    card = card | ({"evaluation": {}} if "evaluation" in card else {})
-    assert "000007" in page_of(client_of(KnownModel(card=card)), "/page/model")
+@pytest.mark.parametrize("instead", ["nothing", None])
+def test_a_bundle_that_lacks_facts_still_has_a_card(missing, instead):
+    gone = set(CARD) if missing == "everything" else {missing}
+    card = {key: value for key, value in CARD.items() if key not in gone}
+    card |= dict.fromkeys(gone) if instead is None else {}
+    assert "The model that answers" in page_of(client_of(KnownModel(card=card)), "/page/model")
 
 
 def test_style_and_script_are_kept_by_the_browser_until_they_change():
@@ -309,7 +312,7 @@ def test_pages_allow_nothing_but_our_own():
 
 
 def test_no_template_has_script_or_style_inside():
-    client = client_of(KnownModel(card=CARD | {"evaluation": {}}))
+    client = client_of(KnownModel(card=CARD))
     for path in ("/", "/page/user?id=anna", "/page/try?item=tea", "/page/audience", "/page/model"):
         html = client.get(path).text
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|https?://", html), path

@@ -98,16 +98,16 @@ class Card:
     timing: Sequence[str]
 
 
-def card_of(facts: Facts, version: str | None) -> Card:
-    """The card of the facts."""
-    rows = [row for row in facts.get("leaderboard") or [] if row.get("test")]
+def card_of(facts: Facts) -> Card:
+    """The card of what `LiveModel.facts` tells."""
+    rows = [row for row in facts.get("models") or [] if row.get("test")]
     best = _best(rows)
     limit = facts.get("limit")
     reach = _reach([*rows, {"test": limit}] if limit else rows)
-    blend = facts.get("blend") or {}
+    blend = facts.get("blend_weights") or {}
     return Card(
         figures=_figures(rows, best),
-        about=_about(facts, version),
+        about=_about(facts),
         protocol=_protocol(facts),
         scores=[title for _, title, _ in _SCORES],
         rows=_leaderboard(rows, best, reach),
@@ -150,28 +150,27 @@ def _figures(rows: Sequence[Facts], best: str | None) -> list[tuple[str, str]]:
     ]
 
 
-def _about(facts: Facts, version: str | None) -> list[tuple[str, str]]:
-    protocol, health = facts.get("protocol") or {}, facts.get("health") or {}
-    rows = facts.get("rows") or {}
+def _about(facts: Facts) -> list[tuple[str, str]]:
+    sizes, data = facts.get("sizes") or {}, facts.get("data") or {}
+    share = data.get("repeat_share")
     found = [
-        ("version", version or "none"),
-        ("what is predicted", f"the {protocol['level']}" if protocol.get("level") else None),
+        ("version", facts.get("version")),
+        ("what is predicted", f"the {facts['level']}" if facts.get("level") else None),
         ("made", words.written(facts.get("created")) if facts.get("created") else None),
-        ("from", _span(health)),
-        ("purchases", words.count(rows["kept"]) if rows.get("kept") else None),
-        ("customers", words.count(health["users"]) if health.get("users") else None),
-        ("things to buy", words.count(health["items"]) if health.get("items") else None),
-        ("bought again", words.percent(health.get("repeat_share")) + " of purchases"
-         if health.get("repeat_share") is not None else None),
+        ("from purchases of", _span(data)),
+        ("purchases", words.count(sizes["purchases"]) if "purchases" in sizes else None),
+        ("customers", words.count(sizes["users"]) if "users" in sizes else None),
+        ("things to buy", words.count(sizes["items"]) if "items" in sizes else None),
+        ("bought again", f"{words.percent(share)} of purchases" if share is not None else None),
         ("nextbuy", (facts.get("versions") or {}).get("nextbuy")),
-    ]  # fmt: skip
+    ]
     return [(name, str(value)) for name, value in found if value is not None]
 
 
-def _span(health: Facts) -> str | None:
-    if not health.get("first"):
+def _span(data: Facts) -> str | None:
+    if not data.get("first") or not data.get("last"):
         return None
-    first, last = (words.written(health.get(key)).split(",")[0] for key in ("first", "last"))
+    first, last = (words.written(data[key]).split(",")[0] for key in ("first", "last"))
     return f"{first} to {last}"
 
 
@@ -238,10 +237,9 @@ def _part(title: str, weights: Mapping[str, float]) -> Part:
 
 
 def _calibration(facts: Facts, best: str | None) -> tuple[Markup, str] | None:
-    kept = (facts.get("evaluation") or {}).get(best) or {}
-    if not kept.get("reliability"):
+    if not facts.get("calibration"):
         return None
-    found = Reliability.of(kept["reliability"])
+    found = Reliability.of(facts["calibration"])
     filled = found.counts > 0
     if not filled.any():
         return None
@@ -261,7 +259,7 @@ def _timing(timing: Facts) -> list[str]:
         return []
     if timing.get("reason"):
         return [f"There are no forecasts of when customers come back: {timing['reason']}"]
-    score = (timing.get("scores") or {}).get("blend") or {}
+    score = timing.get("scores") or {}
     lines = []
     if (held := _number(score, "coverage_80")) is not None:
         lines.append(f"Intervals that should hold 80 % of the returns held {words.percent(held)}.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from nextbuy.data.catalog import Catalog
 from nextbuy.service.live.protocol import LiveModel
 from nextbuy.service.page.sessions import Sessions
+from nextbuy.service.watching.quality import LiveQuality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ def _nobody() -> Sequence[str]:
     return ()
 
 
+def _unknown() -> LiveQuality | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageParts:
     """What the page is made of. Callables may block; they are called in a thread.
@@ -54,6 +59,8 @@ class PageParts:
         find_key: The name of the key in an `Authorization` header, None if it is none of ours. None
             where no keys are in use: then nobody signs in.
         examples: Ids of some users, for the first page.
+        live_quality: What was served beside what was bought, such as `Watcher.latest`; None while
+            it is not known.
     """
 
     live: LiveModel
@@ -63,3 +70,4 @@ class PageParts:
     sessions: Sessions[SignedIn]
     find_key: Callable[[bytes], str | None] | None = None
     examples: Callable[[], Sequence[str]] = _nobody
+    live_quality: Callable[[], LiveQuality | None] = _unknown

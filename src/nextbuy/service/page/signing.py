@@ -4,6 +4,7 @@ import re
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -38,7 +39,7 @@ class Signing:
         if self._parts.find_key is None:
             return _to("/")
         authorization = b"Bearer " + told.get("key", "").strip().encode("utf-8", "replace")
-        name = self._parts.find_key(authorization)
+        name = await run_in_threadpool(self._parts.find_key, authorization)
         if name is None:
             return self._form(after, _WRONG, 403)
         session_id = self._parts.sessions.open(SignedIn(name=name, authorization=authorization))

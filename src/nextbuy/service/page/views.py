@@ -12,6 +12,7 @@ from nextbuy.service.live.protocol import Answer, Question
 from nextbuy.service.page import made_up
 from nextbuy.service.page.catalog_search import CatalogSearch
 from nextbuy.service.page.customer import customer
+from nextbuy.service.page.live_card import live_card_of
 from nextbuy.service.page.model_card import card_of
 from nextbuy.service.page.pages import HEADERS, Pages, Visitor
 from nextbuy.service.page.parts import Counters, PageParts
@@ -133,18 +134,18 @@ class Views:
 
     async def model(self, request: Request) -> Response:
         """The model card."""
-        card = card_of(self._parts.live.facts(), self._needs_model())
-        return self._page(request, "model", here="/page/model", card=card, live=None, problem=None)
+        self._needs_model()
+        card = card_of(self._parts.live.facts())
+        found = await run_in_threadpool(self._parts.live_quality)
+        live = None if found is None else live_card_of(found, self._parts.now())
+        return self._page(request, "model", here="/page/model", card=card, live=live)
 
-    def _needs_model(self) -> str:
-        version = self._parts.live.version
-        if version is None:
+    def _needs_model(self) -> None:
+        if self._parts.live.version is None:
             raise ModelUnavailableError("No bundle is loaded.")
-        return version
 
     def _level(self) -> str:
-        protocol = self._parts.live.facts().get("protocol")
-        return str(protocol.get("level", "item")) if isinstance(protocol, dict) else "item"
+        return str(self._parts.live.facts().get("level") or "item")
 
     def _page(
         self, request: Request, template: str, *, here: str, status: int = 200, **shown: Any
