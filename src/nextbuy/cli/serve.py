@@ -4,12 +4,15 @@ import logging
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from nextbuy.cli.rendering import print_line
 from nextbuy.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from nextbuy.service.config import ServiceSettings
 
 
 def serve(
@@ -55,9 +58,6 @@ def serve(
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise MissingExtraError("fastapi", "serve", "The service")
     from nextbuy.service.config import ServiceSettings
-    from nextbuy.service.guard import serving
-    from nextbuy.service.guard.keys import KeyRing
-    from nextbuy.service.guard.logs import write_json_lines
 
     settings = ServiceSettings.of(
         config,
@@ -66,10 +66,19 @@ def serve(
             "allowed_hosts": tuple(allowed_host) if allowed_host else None,
         },
     )  # fmt: skip
+    _serve(directory, settings, logging.getLevelNamesMapping()[log.upper()])
+
+
+def _serve(directory: Path, settings: "ServiceSettings", level: int) -> None:
+    """What can be refused at once comes first: a bundle takes seconds to load."""
+    from nextbuy.service.guard import serving
+    from nextbuy.service.guard.keys import KeyRing
+    from nextbuy.service.guard.logs import write_json_lines
+
     ring = KeyRing(settings.keys)
     listening = serving.listen(settings.host, settings.port, ring)
-    write_json_lines(logging.getLevelNamesMapping()[log.upper()], sys.stderr)
-    from nextbuy.service.assembly import open_service  # takes seconds: after what can be refused
+    write_json_lines(level, sys.stderr)
+    from nextbuy.service.assembly import open_service
 
     app = open_service(directory, settings, ring)
     name = f"[{settings.host}]" if ":" in settings.host else settings.host

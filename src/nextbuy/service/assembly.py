@@ -1,6 +1,6 @@
 """The whole service from a folder and settings: store, live model, routes, guard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from nextbuy.service.guard.logs import RequestLog
 from nextbuy.service.guard.metrics import Metrics
 from nextbuy.service.guard.scopes import RouteTable
 from nextbuy.service.live.bundles import LiveBundles, now
+from nextbuy.service.observing import Observing
 from nextbuy.service.page.door import Door
 from nextbuy.service.page.pages import Pages
 from nextbuy.service.page.parts import Counters, PageParts
@@ -50,8 +51,9 @@ def open_service(
         BundleError: If the newest version of the bundle is damaged.
         StoreError: If the store cannot be used.
     """
-    parts, live = open_parts(directory, settings, clock=clock)
-    page = None if not settings.page else _page_parts(parts, live, keys)
+    hosts = Hosts(settings.host, settings.allowed_hosts)
+    parts, live, observing = open_parts(directory, settings, clock=clock)
+    page = _page_parts(parts, live, observing, keys) if settings.page else None
     pages = Pages()
     app = create_app(parts, settings, more=page_routes(page, pages) if page else ())
     guard = Guard(
@@ -59,7 +61,7 @@ def open_service(
         rules=RouteTable(rules_of(app)),
         keys=keys,
         limits=settings.limits,
-        hosts=Hosts(settings.host, settings.allowed_hosts),
+        hosts=hosts,
         observers=(parts.metrics, RequestLog()),
     )
     parts.metrics.watch(guard.slots)
@@ -70,8 +72,9 @@ def open_service(
 
 def open_parts(
     directory: Path, settings: ServiceSettings, *, clock: Callable[[], int] = now
-) -> tuple[ServiceParts, LiveBundles]:
-    """Store, committer and live model, joined: what is stored is known to the next answer.
+) -> tuple[ServiceParts, LiveBundles, Observing]:
+    """Store, committer and live model, joined: what is stored is known to the next answer, and a
+    share of the answers is compared with what is bought.
 
     Raises:
         ConfigError: If the folder is not there.
@@ -92,15 +95,22 @@ def open_parts(
             metrics.stored(len(purchases))
 
         committer = Committer(store, on_stored=on_stored)
+        opened.callback(committer.close)
+        observing = Observing(
+            store, live, clock, share=settings.served_share, seconds=settings.watch_seconds
+        )
         opened.pop_all()
     parts = ServiceParts(
         store=store, committer=committer, live=live, now=clock, metrics=metrics,
-        on_close=(live.close,),
+        on_answered=observing.answered, on_forget=observing.forget,
+        on_close=(observing.close, live.close),
     )  # fmt: skip
-    return parts, live
+    return parts, live, observing
 
 
-def _page_parts(parts: ServiceParts, live: LiveBundles, keys: KeyRing) -> PageParts:
+def _page_parts(
+    parts: ServiceParts, live: LiveBundles, observing: Observing, keys: KeyRing
+) -> PageParts:
     """What the page is shown of the same service."""
 
     def counters() -> Counters:
@@ -114,12 +124,19 @@ def _page_parts(parts: ServiceParts, live: LiveBundles, keys: KeyRing) -> PagePa
         key = keys.find(authorization)
         return None if key is None else key.name
 
+    def examples() -> Sequence[str]:
+        loaded = live.loaded
+        if loaded is None:
+            return ()
+        return list(loaded.predictor.histories.user_ids.head(_EXAMPLES))
+
     return PageParts(
         live=live,
-        catalog=lambda: live.catalog,
+        catalog=lambda: live.loaded.predictor.catalog if live.loaded else None,
         counters=counters,
         now=parts.now,
         sessions=Sessions(),
         find_key=None if keys.is_open else find_key,
-        examples=lambda: live.some_users(_EXAMPLES),
+        examples=examples,
+        live_quality=observing.latest,
     )

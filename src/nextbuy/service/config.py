@@ -68,6 +68,10 @@ class ServiceSettings(BaseModel):
     page: bool = Field(default=True, description="whether there is a page for people")
     limits: Limits = Limits()
     jobs: JobLimits = JobLimits()
+    served_share: float = Field(
+        default=0.1, ge=0, le=1, description="of the answers that are kept to be judged"
+    )
+    watch_seconds: float = Field(default=300.0, gt=0, description="from one judgement to the next")
     ready_seconds: float = Field(default=1.0, ge=0, description="one look at the store holds")
 
     @classmethod

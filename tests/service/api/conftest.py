@@ -48,14 +48,16 @@ class Service:
         return self.call("POST", path, content=raw, headers=told)
 
 
-def service_with(**limits: Any) -> Service:
+def service_with(parts: dict[str, Any] | None = None, **limits: Any) -> Service:
     store = MemoryStore()
     model = CountingModel(store)
-    parts = ServiceParts(store=store, committer=DirectCommitter(store), live=model, now=lambda: NOW)
+    made = ServiceParts(
+        store=store, committer=DirectCommitter(store), live=model, now=lambda: NOW, **(parts or {})
+    )
     settings = ServiceSettings(limits=Limits(**limits), ready_seconds=0)
     jobs = Jobs(settings.jobs)
-    app = create_app(parts, settings, jobs=jobs)
-    return Service(app=app, parts=parts, store=store, model=model, jobs=jobs)
+    app = create_app(made, settings, jobs=jobs)
+    return Service(app=app, parts=made, store=store, model=model, jobs=jobs)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from nextbuy.errors import ConfigError, OverloadedError
 from nextbuy.service.live.protocol import Answer, Offer
+from tests.service.api.conftest import service_with
 from tests.service.doubles import NOW
 
 
@@ -99,6 +100,15 @@ def test_a_history_is_brought_into_the_order_of_time(service):
     assert asked[2].history == ()
     mixed = {"histories": [{"purchases": [dated[0], plain[0]]}]}
     assert service.post("/v1/predict", mixed).status_code == 422
+
+
+def test_answers_for_users_are_told_to_whoever_watches_and_made_up_ones_are_not():
+    told = []
+    service = service_with(parts={"on_answered": told.extend})
+    ask(service, users=["ann", "bob"])
+    ask(service, histories=[{"user_id": "cat", "purchases": []}])
+    assert [answer.user_id for answer in told] == ["ann", "bob"]
+    assert service.parts.metrics.counts().predicted == 3
 
 
 def test_rules_that_contradict_themselves_are_refused(service):

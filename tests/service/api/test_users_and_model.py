@@ -4,6 +4,7 @@ import pytest
 
 from nextbuy.errors import StoreError, StoreUnavailableError
 from nextbuy.service.api.model_routes import Readiness
+from tests.service.api.conftest import service_with
 
 
 def store(service, user, *items):
@@ -57,6 +58,14 @@ def test_forgetting_is_not_acknowledged_while_the_store_is_away(service):
     service.store.trouble = None
     assert service.call("DELETE", "/v1/users/ann").status_code == 200
     assert forgotten == ["ann"]
+
+
+def test_whoever_watches_drops_a_user_before_the_store_does():
+    order = []
+    service = service_with(parts={"on_forget": lambda user: order.append(("watch", user))})
+    service.store.forget = lambda user: order.append(("store", user)) or 0
+    service.call("DELETE", "/v1/users/ann")
+    assert order == [("watch", "ann"), ("store", "ann")]
 
 
 def test_the_model_is_shown_and_swapped(service):

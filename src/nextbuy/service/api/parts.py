@@ -28,7 +28,7 @@ class Commits(Protocol):
         ...
 
 
-def _ignore(_: Sequence[Answer]) -> None:
+def _ignore(_: object) -> None:
     return
 
 
@@ -42,8 +42,9 @@ class ServiceParts:
         live: The bundle and what came since.
         now: UTC microseconds.
         metrics: What is counted.
-        on_answered: Told of the answers that are about to be sent, from the event loop; it must
-            neither block nor raise.
+        on_answered: Told of the answers for users by id that are about to be sent, from the event
+            loop; it must neither block nor raise.
+        on_forget: Told of a user before the store forgets them; may block.
         on_close: Called at the end, once nothing is written any more and before the store is
             closed.
     """
@@ -54,6 +55,7 @@ class ServiceParts:
     now: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)
     on_answered: Callable[[Sequence[Answer]], None] = _ignore
+    on_forget: Callable[[str], None] = _ignore
     on_close: Sequence[Callable[[], None]] = ()
 
     def failed(self, error: NextbuyError) -> None:

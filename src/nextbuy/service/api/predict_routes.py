@@ -53,7 +53,8 @@ class PredictRoutes:
             if not all(math.isfinite(offer.probability) for offer in answer.offers):
                 raise ArithmeticError("a probability is not finite")
         self._parts.metrics.predicted(len(answers))
-        self._parts.on_answered(answers)
+        if body.users is not None:
+            self._parts.on_answered(answers)
         return json_response({"answers": answers})
 
     def forecast(self, body: ForecastBody) -> Response:

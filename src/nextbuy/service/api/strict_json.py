@@ -41,7 +41,7 @@ def parse(raw: bytes, *, most_depth: int, name: str = "body") -> Any:
         raise ProblemError(400, f"The {name} is not UTF-8: byte {error.start} is wrong.") from error
     if text.startswith("\ufeff"):
         raise ProblemError(400, f"The {name} begins with a byte order mark; send plain UTF-8.")
-    if depth_of(raw) > most_depth:
+    if raw.count(b"[") + raw.count(b"{") > most_depth and depth_of(raw) > most_depth:
         raise ProblemError(400, f"The {name} is nested deeper than {most_depth} levels.")
     try:
         value = _DECODER.decode(text)

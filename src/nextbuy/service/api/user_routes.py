@@ -56,6 +56,7 @@ class UserRoutes:
 
     def forget_user(self, user_id: UserId) -> Response:
         """Durable when it is answered. What is sent afterwards is new."""
+        self._parts.on_forget(user_id)
         deleted = self._parts.store.forget(user_id)
         self._parts.live.forget(user_id)
         return json_response({"user_id": user_id, "deleted": deleted})

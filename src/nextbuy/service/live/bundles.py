@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from nextbuy import storage
-from nextbuy.data.catalog import Catalog
 from nextbuy.errors import BundleError, ConfigError, DamagedError, ModelUnavailableError
 from nextbuy.predictor.audience import AudienceRequest, audience_table
 from nextbuy.predictor.timing_fit import forecaster_and_end
@@ -125,17 +124,10 @@ class LiveBundles:
         return None if current is None else current.loaded.version
 
     @property
-    def catalog(self) -> Catalog | None:
-        """Of the bundle that answers; None if there is none."""
+    def loaded(self) -> LoadedBundle | None:
+        """The bundle that answers; None if there is none."""
         current = self._current
-        return None if current is None else current.loaded.predictor.catalog
-
-    def some_users(self, most: int) -> list[str]:
-        """The first users of the bundle that answers; none if there is none."""
-        current = self._current
-        if current is None:
-            return []
-        return list(current.loaded.predictor.histories.user_ids.head(most))
+        return None if current is None else current.loaded
 
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         """See `LiveModel.predict`; all answers of a call come from one version."""
