@@ -22,6 +22,11 @@ from nextbuy.cli import (
     serve,
     train,
     update,
+    forecast,
+    predict,
+    report,
+    store,
+    train,
 )
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
@@ -47,6 +52,7 @@ app.command("serve")(serve.serve)
 app.command("update")(update.update)
 app.command("export")(export.export)
 app.add_typer(keys.app, name="keys")
+app.add_typer(store.app, name="store")
 
 
 def _show_version(asked: bool) -> None:

@@ -278,7 +278,12 @@ class DataFlags:
         return self.options() != DataFlags().options()
 
     def source(self, data: str) -> Any:
-        """What to read: the data as named, or an SQL source when there is a query."""
+        """What to read: the data as named, the purchases of a store that is named `store:URL`, or
+        an SQL source when there is a query."""
+        if data.startswith("store:"):
+            from nextbuy.service.store.log import read_store
+
+            return read_store(data.removeprefix("store:"))
         if self.query is None:
             return data
         from nextbuy.data.formats.sql import SqlSource

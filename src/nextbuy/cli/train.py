@@ -19,7 +19,7 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help="world:uniform, world:market, complete-journey, a path, or an SQL URL."
+            help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],

@@ -1,11 +1,11 @@
 """Logs by name: the worlds, the one real log that comes as a package, and any file or frame."""
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -22,6 +22,21 @@ _PREFIX: Final = "world:"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class NamedFrame:
+    """A log that somebody above has read: purchases in our own columns.
+
+    Attributes:
+        name: As the user called it.
+        frame: Columns as in `nextbuy.columns`.
+        facts: What a bundle that learns from it shall remember, as JSON.
+    """
+
+    name: str
+    frame: pl.DataFrame
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Source:
     """A log and where it comes from.
 
@@ -29,11 +44,13 @@ class Source:
         name: What the user called it; the kind of object for what has no name.
         purchases: The checked log.
         world: Knows the true probabilities, where the log was drawn from known ones.
+        facts: What a bundle that learns from it shall remember, as JSON.
     """
 
     name: str
     purchases: Purchases
     world: World | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_source(
@@ -48,7 +65,7 @@ def load_source(
 
     Args:
         data: `world:uniform`, `world:market` or `complete-journey`; or a path, a frame, a
-            `SqlSource`.
+            `SqlSource`, a `NamedFrame`.
         users: How many users a world has; None is its own default.
         seed: Of a world.
         options: How to read; a world is not read.
@@ -69,6 +86,9 @@ def load_source(
         )
     if isinstance(data, str) and data == COMPLETE_JOURNEY:
         return Source(name=COMPLETE_JOURNEY, purchases=_read_complete_journey(options, progress))
+    if isinstance(data, NamedFrame):
+        purchases = read_purchases(data.frame, _without_column_names(options), progress)
+        return Source(name=data.name, purchases=purchases, facts=data.facts)
     name = str(data) if isinstance(data, str | Path) else type(data).__name__
     return Source(name=name, purchases=read_purchases(data, options, progress))
 

@@ -97,6 +97,7 @@ def source_facts(source: Source, options: ReadOptions) -> dict[str, Any]:
             "rejected": purchases.counts.rejected,
             "duplicates": purchases.counts.duplicates,
         },
+        **source.facts,
     }
 
 

@@ -156,6 +156,7 @@ class StoreContract:
         assert list(copy.served(0)) == [offered("bob", 3)]
         assert copy.forgotten() == store.forgotten()
         assert copy.write([sent("k1", FULL, bought("bob"))])[0].is_repeat
+        assert copy.identity() == store.identity()
         copy.close()
 
     def test_a_backup_replaces_nothing(self, store, tmp_path):
@@ -164,6 +165,17 @@ class StoreContract:
         with pytest.raises(StoreError, match="is there already"):
             store.back_up(target)
         assert target.read_text() == "mine"
+
+    def test_a_store_keeps_its_identity_and_shares_it_with_nobody(self, store, reopen, tmp_path):
+        name = store.identity()
+        store.close()
+        again = reopen()
+        assert again.identity() == name
+        again.close()
+        other = open_store(str(tmp_path / "other.db"))
+        assert len(name) == len(other.identity()) == 32
+        assert other.identity() != name
+        other.close()
 
     def test_check_returns_while_all_is_well_and_changes_nothing(self, store):
         store.write([sent("k", bought("ann"))])

@@ -8,7 +8,7 @@ import pytest
 
 from nextbuy.errors import ConflictError, OverloadedError, StoreUnavailableError
 from nextbuy.service.store.group_commit import Committer
-from nextbuy.service.store.settling import settle
+from nextbuy.service.store.settling import settle, stored_purchases
 from nextbuy.service.store.sqlite import SqliteStore
 from tests.service.store.sending import bought, sent
 
@@ -17,7 +17,7 @@ class GatedStore:
     """Keeps the groups that it is given; each write waits at a gate until it is let through."""
 
     def __init__(self, error=None):
-        self.groups, self.error, self.last = [], error, 0
+        self.groups, self.error, self.last, self.rows = [], error, 0, []
         self.reached, self.gate = threading.Semaphore(0), threading.Semaphore(0)
 
     def write(self, submissions):
@@ -26,9 +26,17 @@ class GatedStore:
         self.groups.append([one.key for one in submissions])
         if self.error is not None:
             raise self.error
-        outcomes = settle(submissions, {}, self.last).outcomes
+        settled = settle(submissions, {}, self.last)
+        for first, submission in settled.new:
+            self.rows += stored_purchases(first, submission)
         self.last += sum(len(one.purchases) for one in submissions)
-        return outcomes
+        return settled.outcomes
+
+    def last_sequence(self):
+        return self.last
+
+    def after(self, sequence, most):
+        return [row for row in self.rows if row.sequence > sequence][:most]
 
 
 @pytest.fixture
@@ -113,6 +121,29 @@ def test_a_group_that_cannot_be_stored_fails_and_the_next_is_tried():
     store.gate.release()
     assert committer.submit(small(1)).result().first_sequence == 1
     assert [one.purchase.user_id for one in told] == ["u1"]
+    committer.close()
+
+
+def test_S30_what_a_failed_write_stored_after_all_is_told_with_the_next(store, monkeypatch):
+    """The answer to a commit is lost, and the client does not come again."""
+    told, write = [], store.write
+    store.write([sent("before", bought("zoe"))])
+    committer = Committer(store, on_stored=told.extend)
+    committer.submit(small(1)).result()
+
+    def write_and_lose(submissions):
+        write(submissions)
+        raise StoreUnavailableError("the connection was lost")
+
+    monkeypatch.setattr(store, "write", write_and_lose)
+    with pytest.raises(StoreUnavailableError, match="was lost"):
+        committer.submit(small(2)).result()
+    monkeypatch.setattr(store, "write", write)
+    for n in (3, 2, 4):
+        committer.submit(small(n)).result()
+    assert [(one.sequence, one.purchase.user_id) for one in told] == [
+        (2, "u1"), (3, "u2"), (4, "u3"), (5, "u4")
+    ]  # fmt: skip
     committer.close()
 
 

@@ -14,9 +14,10 @@ from nextbuy.service.store.opening import open_store
 from nextbuy.service.store.postgres import PostgresStore
 from nextbuy.service.store.postgres_connections import Connections
 from nextbuy.service.store.protocol import Receipt
-from tests.service.store.contract import StoreContract
+from nextbuy.service.store.restoring import restore
+from tests.service.store.contract import FULL, StoreContract
 from tests.service.store.proxy import Proxy
-from tests.service.store.sending import bought, sent
+from tests.service.store.sending import bought, offered, sent
 
 FAILS_TWICE = """
 CREATE SEQUENCE failures;
@@ -281,6 +282,26 @@ def test_a_migration_is_taken_whole_or_not_at_all(url):
     store = PostgresStore(url, "here", steps=[*first, Migration(2, "CREATE TABLE extra (x int)")])
     assert store.last_sequence() == 0
     store.close()
+
+
+def test_a_backup_is_restored_into_an_empty_store(postgres, url, store, tmp_path):
+    store.write([sent("k1", FULL, bought("bob")), sent("k2", bought("eve"))])
+    store.write_served([offered("bob", 3)])
+    store.forget("eve")
+    store.back_up(tmp_path / "backup.db")
+    with pytest.raises(StoreError, match="is not empty"):
+        restore(tmp_path / "backup.db", url)
+    other = postgres.url(postgres.make_schema())
+    assert restore(tmp_path / "backup.db", other) is None
+    again = open_store(other)
+    assert list(again.after(0, 9)) == list(store.after(0, 9))
+    assert list(again.served(0)) == [offered("bob", 3)]
+    assert (again.last_sequence(), again.identity()) == (3, store.identity())
+    assert again.forgotten() == store.forgotten()
+    assert again.write([sent("k2", bought("eve"))])[0].is_repeat
+    again.write_served([offered("bob", 4)])
+    assert len(list(again.served(0))) == 2
+    again.close()
 
 
 def test_the_password_is_in_no_message_and_no_log(url, caplog, postgres):

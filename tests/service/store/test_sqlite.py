@@ -195,6 +195,20 @@ def test_nothing_of_a_forgotten_user_stays_in_the_files(tmp_path):
     store.close()
 
 
+def test_what_a_reader_keeps_in_the_log_is_gone_with_the_next_check(tmp_path):
+    store = SqliteStore(tmp_path / "live.db")
+    store.write([sent("k1", bought("unmistakable"))])
+    reader = apsw.Connection(str(tmp_path / "live.db"))
+    reader.execute("BEGIN; SELECT * FROM purchases").fetchall()
+    assert store.forget("unmistakable") == 1
+    assert b"unmistakable" in b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    reader.execute("COMMIT")
+    store.check()
+    assert b"unmistakable" not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    reader.close()
+    store.close()
+
+
 def test_another_process_that_holds_the_file_is_waited_for_then_said(path, monkeypatch):
     monkeypatch.setattr("nextbuy.service.store.sqlite_file.BUSY_SECONDS", 0.05)
     store = SqliteStore(path)

@@ -31,7 +31,7 @@ def published(target: Path) -> Iterator[Path]:
             yield part
             _finish(part)
             os.link(part, target)  # unlike a rename it never replaces what is there
-            _sync(target.parent)
+            sync(target.parent)
         except FileExistsError as error:
             raise _taken(target) from error
         finally:
@@ -53,6 +53,7 @@ def write_copy(target: Path, tables: Mapping[str, Iterable[Row]]) -> None:
             for step in migrations_of("sqlite"):
                 take_step(copy, step)
             copy.execute("BEGIN")
+            copy.execute("DELETE FROM identity")
             for table, columns in TABLES.items():
                 marks = ", ".join("?" for _ in columns.split(","))
                 copy.executemany(
@@ -74,14 +75,15 @@ def _finish(part: Path) -> None:
         copy.close(True)
     if found != [("ok",)]:
         raise apsw.CorruptError(f"the copy is not whole, {found[0][0]}")
-    _sync(part)
+    sync(part)
 
 
 def _taken(target: Path) -> StoreError:
     return StoreError(f"{target} is there already. Give the copy a new name.")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

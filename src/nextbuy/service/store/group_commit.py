@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
-from nextbuy.errors import ConflictError, NextbuyError, OverloadedError, StoreUnavailableError
+from nextbuy.errors import (
+    ConflictError,
+    NextbuyError,
+    OverloadedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from nextbuy.service.store.protocol import Receipt, Store, StoredPurchase, Submission
 from nextbuy.service.store.settling import stored_purchases
 
@@ -32,7 +38,8 @@ class Committer:
             group before was written are the group.
         queue_size: Submissions that may wait; more are refused.
         on_stored: Told what is new after it is durable and before any future is done, from the
-            thread of the committer, in the order of sequence. It must not raise.
+            thread of the committer, in the order of sequence. It must not raise. Where a write
+            failed but may have been stored, the next one tells what the store has since then.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Committer:
         self._lock = threading.Lock()
         self._is_closed = False
         self._held: _Waiting | None = None
+        self._told, self._is_behind = store.last_sequence(), False
         self._thread = threading.Thread(target=self._run, name="nextbuy-committer", daemon=True)
         self._thread.start()
 
@@ -127,13 +135,15 @@ class Committer:
             return
         try:
             outcomes = self._store.write([one for one, _ in live])
-            self._on_stored(_new(live, outcomes))
+            self._tell(_new(live, outcomes))
         except NextbuyError as error:
+            self._is_behind = True
             self._fail(live, error)
             return
         except Exception as error:
             # The outer edge of this thread: whatever it was, nobody may wait for ever.
             logger.exception("the committer met an error that it does not know")
+            self._is_behind = True
             unknown = StoreUnavailableError("The store failed. Send it again under the same key.")
             unknown.__cause__ = error
             self._fail(live, unknown)
@@ -143,6 +153,20 @@ class Committer:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+    def _tell(self, new: list[StoredPurchase]) -> None:
+        """Say what was stored; after a failure also what that may have stored, from the store."""
+        if self._is_behind:
+            try:
+                while page := list(self._store.after(self._told, MOST_PURCHASES)):
+                    self._on_stored(page)
+                    self._told = page[-1].sequence
+                self._is_behind = False
+            except StoreError as error:
+                logger.warning("what was stored is told later: %s", error)
+        elif new:
+            self._on_stored(new)
+            self._told = new[-1].sequence
 
     def _fail(self, live: Sequence[_Waiting], error: Exception) -> None:
         for _, future in live:

@@ -3,11 +3,14 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from nextbuy.errors import ConfigError, MissingExtraError
 from nextbuy.service.store.protocol import Store
+
+if TYPE_CHECKING:
+    from nextbuy.service.store.postgres import PostgresStore
 
 _SQLITE: Final = "sqlite:///"
 _POSTGRES: Final = ("postgresql://", "postgres://")
@@ -29,18 +32,37 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
         StoreError: If the store is damaged, in use or something else.
         StoreUnavailableError: If it cannot be reached now.
     """
-    if url.startswith(_POSTGRES):
-        if find_spec("psycopg") is None:
-            raise MissingExtraError("psycopg", "postgres", "A store in PostgreSQL")
-        from nextbuy.service.store.postgres import PostgresStore
-
-        return PostgresStore(url, shown(url), read_only=read_only)
+    if is_postgres(url):
+        return open_postgres(url, read_only=read_only)
     path = path_of(url)
-    if find_spec("apsw") is None:
-        raise MissingExtraError("apsw", "serve", "A store in a file")
+    need_sqlite("A store in a file")
     from nextbuy.service.store.sqlite import SqliteStore
 
     return SqliteStore(path, read_only=read_only)
+
+
+def open_postgres(url: str, *, read_only: bool = False) -> "PostgresStore":
+    """As `open_store`, where it is known to be PostgreSQL."""
+    if find_spec("psycopg") is None:
+        raise MissingExtraError("psycopg", "postgres", "A store in PostgreSQL")
+    from nextbuy.service.store.postgres import PostgresStore
+
+    return PostgresStore(url, shown(url), read_only=read_only)
+
+
+def is_postgres(url: str) -> bool:
+    """Whether a URL is one of PostgreSQL."""
+    return url.startswith(_POSTGRES)
+
+
+def need_sqlite(purpose: str) -> None:
+    """Return if the driver of SQLite is installed.
+
+    Raises:
+        MissingExtraError: Otherwise, with the purpose.
+    """
+    if find_spec("apsw") is None:
+        raise MissingExtraError("apsw", "serve", purpose)
 
 
 def path_of(url: str) -> Path:

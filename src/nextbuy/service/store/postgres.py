@@ -2,17 +2,17 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import errors
 
-from nextbuy.errors import ConflictError, MissingExtraError, StoreError
+from nextbuy.errors import ConflictError, StoreError
 from nextbuy.service.store.migrations import Migration, migrations_of, missing_steps
+from nextbuy.service.store.opening import need_sqlite
 from nextbuy.service.store.postgres_connections import Connection, Connections, is_lost
 from nextbuy.service.store.protocol import Receipt, ServedOffer, StoredPurchase, Submission
 from nextbuy.service.store.rows import (
@@ -103,6 +103,10 @@ class PostgresStore:
         """As `Store.last_sequence`."""
         return self._again(_last_sequence)
 
+    def identity(self) -> str:
+        """As `Store.identity`."""
+        return str(self._rows("SELECT name FROM identity", ())[0][0])
+
     def forget(self, user_id: str) -> int:
         """As `Store.forget`. The server removes the deleted rows from its disk when it vacuums."""
         self._check_writes()
@@ -153,13 +157,33 @@ class PostgresStore:
         Raises:
             MissingExtraError: If the driver of SQLite is not installed.
         """
-        if find_spec("apsw") is None:
-            raise MissingExtraError("apsw", "serve", "A backup, which is an SQLite file,")
+        need_sqlite("A backup, which is an SQLite file,")
         from nextbuy.service.store.copies import write_copy
 
         with self._connections.own() as db:
             db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             write_copy(target, {table: _stream(db, table, TABLES[table]) for table in TABLES})
+
+    def fill(self, tables: Mapping[str, Iterable[Row]]) -> None:
+        """Take over the rows of another store, all or nothing.
+
+        Args:
+            tables: Rows of each of `TABLES`, in the order of its columns.
+
+        Raises:
+            StoreError: If there is something in this store already.
+        """
+        self._check_writes()
+        with self._connections.own() as db, _transaction(db):
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITE_LOCK,))
+            if _last_sequence(db) or db.execute("SELECT 1 FROM forgotten").fetchone():
+                raise StoreError(f"{self.place} is not empty. Give a new database or schema.")
+            db.execute("DELETE FROM identity")
+            for table, columns in TABLES.items():
+                query = f"COPY {table} ({columns}) FROM STDIN"
+                with db.cursor() as cursor, cursor.copy(query.encode()) as copy:
+                    for row in tables[table]:
+                        copy.write_row(row)
 
     def close(self) -> None:
         """As `Store.close`."""

@@ -100,6 +100,11 @@ class Store(Protocol):
         """The highest sequence given so far, 0 at first; forgetting does not lower it."""
         ...
 
+    def identity(self) -> str:
+        """A name that no other store has, but for copies of this one: a bundle that learnt from
+        `sequence` purchases of a store says which store that was."""
+        ...
+
     def forget(self, user_id: str) -> int:
         """Delete all that is known of a user (purchases, served offers), and remember the SHA-256
         of the id, so that histories of bundles are not used either; gives the number of purchases
@@ -120,6 +125,11 @@ class Store(Protocol):
 
     def check(self) -> None:
         """Return if reads and writes work now, raise otherwise; for readiness."""
+        ...
+
+    def check_whole(self) -> None:
+        """Read everything there is, which may take minutes; raise `StoreError` at the first
+        damage."""
         ...
 
     def back_up(self, target: Path) -> None:

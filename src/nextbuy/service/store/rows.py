@@ -18,6 +18,7 @@ TABLES: Final = {
     "purchases": PURCHASE_COLUMNS,
     "forgotten": "digest",
     "served": SERVED_COLUMNS,
+    "identity": "id, name",
 }
 """What a copy of a store holds; the same columns in every kind."""
 STRAY_PURCHASE: Final = (

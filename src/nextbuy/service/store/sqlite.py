@@ -1,6 +1,7 @@
 """Live purchases in one SQLite file, for one service on one host."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from nextbuy.service.store.rows import (
     PURCHASE_COLUMNS,
     SERVED_COLUMNS,
     STRAY_PURCHASE,
+    TABLES,
+    Row,
     digest_of,
     purchase_rows,
     served_offer,
@@ -84,6 +87,11 @@ class SqliteStore:
         with self._file.reading() as db:
             return _last_sequence(db)
 
+    def identity(self) -> str:
+        """As `Store.identity`."""
+        with self._file.reading() as db:
+            return str(db.execute("SELECT name FROM identity").get)
+
     def forget(self, user_id: str) -> int:
         """As `Store.forget`; the log beside the file is emptied, too."""
         with self._file.writing() as db:
@@ -128,6 +136,7 @@ class SqliteStore:
         self.last_sequence()
         with self._file.writing(durable=False) as db:
             db.execute("UPDATE probe SET number = number + 1")
+        self._file.empty_log_if_due()
 
     def check_whole(self) -> None:
         """Read every page and every row; may take minutes.
@@ -151,6 +160,17 @@ class SqliteStore:
                     backup.step()  # all at once: writes in between would begin it anew
             finally:
                 copy.close(True)
+
+    @contextmanager
+    def rows(self) -> Iterator[dict[str, Iterable[Row]]]:
+        """The rows of each of `TABLES`, of one moment, to be read within the block."""
+        with self._file.reading() as db:
+            db.execute("BEGIN")
+            yield {
+                table: db.execute(f"SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608
+                for table, columns in TABLES.items()
+            }
+            db.execute("COMMIT")
 
     def close(self) -> None:
         """As `Store.close`."""

@@ -1,6 +1,5 @@
 """One SQLite file: its place, its lock and its connections."""
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,10 +22,12 @@ from nextbuy.service.store.sqlite_format import (
     version_of,
 )
 
-logger = logging.getLogger(__name__)
-
 BUSY_SECONDS: Final = 5.0
 """How long a write waits for another process, such as a backup by hand."""
+EMPTY_SECONDS: Final = 0.2
+"""How long emptying the log waits for readers; writes wait meanwhile."""
+LOG_BYTES: Final = 2**26
+"""To which the log shrinks again after a long reader, such as a backup, has let it grow."""
 
 
 class SqliteFile:
@@ -58,9 +59,10 @@ class SqliteFile:
         self._anchors: list[apsw.Connection] = []
         self._writers: dict[bool, apsw.Connection] = {}
         self._closed = threading.Event()
+        self._is_emptying_due = False
         self._marks: dict[Path, tuple[int, int]] = {}
         self._check_place()
-        self._lock = None if read_only else self._take_lock()
+        self._lock = None if read_only else take_lock(self.path)
         try:
             with explained(self.path):
                 self._prepare(migrations_of("sqlite") if steps is None else steps)
@@ -119,13 +121,21 @@ class SqliteFile:
 
     def empty_log(self) -> None:
         """Move what the write-ahead log holds into the file and cut the log to nothing, so that
-        what was deleted is gone from both."""
+        what was deleted is gone from both. Readers that are long at it, such as a backup, put that
+        off; then `empty_log_if_due` does it later."""
         with self._write_lock, explained(self.path):
-            busy = self._writer(True).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-        if busy:
-            logger.warning(
-                "%s: the log could not be emptied; the next writes will do it", self.path
-            )
+            connection, self._is_emptying_due = self._writer(True), True
+            connection.set_busy_timeout(int(1_000 * EMPTY_SECONDS))
+            try:
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+            finally:
+                connection.set_busy_timeout(int(1_000 * BUSY_SECONDS))
+            self._is_emptying_due = bool(busy)
+
+    def empty_log_if_due(self) -> None:
+        """Do what a reader was in the way of."""
+        if self._is_emptying_due:
+            self.empty_log()
 
     def close(self) -> None:
         """Let go of connections and lock; may be called twice."""
@@ -146,24 +156,6 @@ class SqliteFile:
         if self.read_only and not self.path.exists():
             raise StoreError(f"{self.path} is not there. {how_to_restore(self.path)}")
         refuse_network(self.path)
-
-    def _take_lock(self) -> FileLock:
-        """The lock dies with the process that holds it."""
-        lock = FileLock(
-            self.path.with_name(self.path.name + ".lock"),
-            thread_local=False,
-            fallback_to_soft=False,
-        )
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(
-                f"{self.path} is in use by another service. Stop that one, or give another file; "
-                "several services share a store through postgresql://."
-            ) from None
-        except OSError as error:
-            raise StoreError(f"{lock.lock_file} cannot be made: {error.strerror}.") from error
-        return lock
 
     def _prepare(self, steps: list[Migration]) -> None:
         """Check what the file is, and bring it to the newest version."""
@@ -205,6 +197,7 @@ class SqliteFile:
             connection.set_busy_timeout(int(1_000 * BUSY_SECONDS))
             connection.pragma("synchronous", "FULL" if durable else "NORMAL")
             connection.pragma("query_only" if reads else "secure_delete", True)
+            connection.pragma("journal_size_limit", LOG_BYTES)
         except BaseException:
             shut(connection)
             raise
@@ -255,3 +248,22 @@ class SqliteFile:
                 f"{self.path} or its log was deleted or replaced while the service was running. "
                 f"{how_to_restore(self.path)}"
             )
+
+
+def take_lock(path: Path) -> FileLock:
+    """The lock of a store, for one process; it dies with it.
+
+    Raises:
+        StoreError: If another service has it, or it cannot be made.
+    """
+    lock = FileLock(path.with_name(path.name + ".lock"), thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"{path} is in use by another service. Stop that one, or give another file; "
+            "several services share a store through postgresql://."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{lock.lock_file} cannot be made: {error.strerror}.") from error
+    return lock

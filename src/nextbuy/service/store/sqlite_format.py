@@ -126,7 +126,7 @@ def how_to_restore(path: Path) -> str:
 def _meaning(error: apsw.Error, path: Path) -> StoreError:
     if isinstance(error, apsw.FullError):
         return StoreUnavailableError(
-            f"The disk of {path} is full. Nothing was written; free some space.", 5.0
+            f"The disk of {path} is full. Free some space, then send it again.", 5.0
         )
     if isinstance(error, _PASSING):
         return StoreUnavailableError(f"{path} cannot be used now: {error}.")

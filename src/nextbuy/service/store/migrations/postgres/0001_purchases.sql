@@ -40,3 +40,7 @@ CREATE INDEX served_to_user ON served (user_id);
 -- Written to learn whether writes work.
 CREATE TABLE probe (id integer PRIMARY KEY CHECK (id = 1), number bigint NOT NULL);
 INSERT INTO probe (id, number) VALUES (1, 0);
+
+-- Of this store and its copies: what was learnt from it is known by it.
+CREATE TABLE identity (id integer PRIMARY KEY CHECK (id = 1), name text NOT NULL);
+INSERT INTO identity (id, name) VALUES (1, replace(gen_random_uuid()::text, '-', ''));

@@ -40,3 +40,7 @@ CREATE INDEX served_to_user ON served (user_id);
 -- Written to learn whether writes work.
 CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
 INSERT INTO probe (id, number) VALUES (1, 0);
+
+-- Of this store and its copies: what was learnt from it is known by it.
+CREATE TABLE identity (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL) STRICT;
+INSERT INTO identity (id, name) VALUES (1, lower(hex(randomblob(16))));
