@@ -20,13 +20,9 @@ from nextbuy.cli import (
     predict,
     report,
     serve,
-    train,
-    update,
-    forecast,
-    predict,
-    report,
     store,
     train,
+    update,
 )
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
