@@ -62,10 +62,10 @@ def fuzz(address: str, key: str, folder: Path, arguments: argparse.Namespace) ->
     """The report of schemathesis."""
     config, report = folder / "schemathesis.toml", folder / "report.json"
     config.write_text(CHECKS)
-    hooks = Path(__file__).parent
+    hooks = Path(__file__).resolve().parent
     environment = os.environ | {
         "SCHEMATHESIS_HOOKS": "fuzz_hooks",
-        "PYTHONPATH": os.pathsep.join([str(hooks), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(hooks), *sys.path[1:]]),
     }
     seed = [] if arguments.seed is None else ["--seed", str(arguments.seed)]
     command = [
@@ -77,7 +77,7 @@ def fuzz(address: str, key: str, folder: Path, arguments: argparse.Namespace) ->
     ]  # fmt: skip
     done = subprocess.run(
         [str(Path(sys.executable).parent / command[0]), *command[1:]],
-        env=environment, capture_output=True, text=True, check=False,
+        env=environment, cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if arguments.verbose:
         print(done.stdout, done.stderr, file=sys.stderr)
