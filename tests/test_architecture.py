@@ -18,7 +18,7 @@ LAYERS = {
     **dict.fromkeys(["models", "timing"], 5),
     **dict.fromkeys(["evaluation", "bundle", "testing", "audience"], 6),
     "predictor": 7,
-    **dict.fromkeys(["report", "tuning", "service", "cluster"], 8),
+    **dict.fromkeys(["report", "tuning", "service", "cluster", "export"], 8),
     "cli": 9,
 }
 

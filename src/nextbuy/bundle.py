@@ -62,8 +62,8 @@ class Bundle:
     cadence: ItemCadence | None = None
 
 
-def save_bundle(directory: Path, bundle: Bundle) -> Path:
-    """Publish a new version in a directory, and make it the latest.
+def save_bundle(directory: Path, bundle: Bundle, *, latest: bool = True) -> Path:
+    """Publish a new version in a directory, and make it the latest unless told not to.
 
     Raises:
         StorageError: If the disk refuses or another writer was first; nothing that was there is
@@ -95,7 +95,8 @@ def save_bundle(directory: Path, bundle: Bundle) -> Path:
         storage.write_json(folder / _RUN, _as_json(bundle.run))
 
     published = storage.publish(versions, name, write, facts={"nextbuy_format": FORMAT})
-    storage.point_latest(versions, name)
+    if latest:
+        storage.point_latest(versions, name)
     return published
 
 

@@ -14,14 +14,15 @@ from nextbuy.cli import (
     doctor,
     due,
     evaluate,
+    export,
     forecast,
-    predict,
-    report,
-    store,
     keys,
     predict,
     report,
+    serve,
+    store,
     train,
+    update,
 )
 from nextbuy.cli.rendering import print_error, print_line
 from nextbuy.errors import NextbuyError
@@ -43,8 +44,11 @@ app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)
 app.command("report")(report.report)
-app.add_typer(store.app, name="store")
+app.command("serve")(serve.serve)
+app.command("update")(update.update)
+app.command("export")(export.export)
 app.add_typer(keys.app, name="keys")
+app.add_typer(store.app, name="store")
 
 
 def _show_version(asked: bool) -> None:

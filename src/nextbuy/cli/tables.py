@@ -8,8 +8,6 @@ from nextbuy.errors import ConfigError, DamagedError
 if TYPE_CHECKING:
     import polars as pl
 
-_FORMULA: Final = r"^([=+\-@\t\r])"
-_ESCAPED: Final = r"^'([=+\-@\t\r])"
 _FORMATS: Final = (".csv", ".parquet")
 
 
@@ -35,17 +33,14 @@ def write_table(table: "pl.DataFrame", path: Path) -> None:
         DamagedError: If the disk refuses.
     """
     import polars as pl
-    import polars.selectors as cs
+
+    from nextbuy.data.spreadsheets import safe_for_spreadsheets
 
     check_format(path)
     beside = path.with_name(f".{path.name}.part")
     try:
         if path.suffix.lower() == ".csv":
-            safe = table.with_columns(
-                cs.string().str.replace(_FORMULA, "'$1"),
-                cs.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"),
-            )
-            safe.write_csv(beside)
+            safe_for_spreadsheets(table).write_csv(beside)
         else:
             table.write_parquet(beside)
         beside.replace(path)
@@ -65,6 +60,7 @@ def read_ids(path: Path) -> frozenset[str]:
     import polars as pl
 
     from nextbuy import columns
+    from nextbuy.data.spreadsheets import without_apostrophes
 
     try:
         if path.suffix.lower() == ".parquet":
@@ -76,5 +72,4 @@ def read_ids(path: Path) -> frozenset[str]:
             ids = pl.Series([line for line in lines if line], dtype=pl.String)
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise ConfigError(f"User ids cannot be read from {path}: {error}") from error
-    bare = ids.str.replace(_ESCAPED, "$1")
-    return frozenset(pl.concat([ids, bare]).drop_nulls())
+    return frozenset(pl.concat([ids, without_apostrophes(ids)]).drop_nulls())

@@ -239,6 +239,17 @@ class NeuralModel(ABC, Generic[C, S]):
             groups=self._groups,
         )
 
+    @property
+    def network(self) -> Network:
+        """The network with its weights; raises `NotFittedError` before there are any."""
+        return self._fitted()[0]
+
+    @property
+    def groups(self) -> Int64:
+        """Group of each item 0..V, see `item_groups`; raises `NotFittedError` before a fit."""
+        shape = self._fitted()[1]
+        return np.zeros(shape.num_items + 1, np.int64) if self._groups is None else self._groups
+
     def weights(self) -> Weights:
         """The weights, by name."""
         return self._fitted()[0].weights()

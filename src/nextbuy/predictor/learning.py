@@ -23,6 +23,7 @@ from nextbuy.predictor.timing_fit import FittedTiming, fit_timing
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
+from nextbuy.splitting.temporal import split_after
 from nextbuy.timing.item_cadence import ItemCadence
 from nextbuy.training.checkpoint import run_lock
 
@@ -48,11 +49,18 @@ def read_and_split(
     options: ReadOptions,
     users: int | None,
     progress: Progress,
+    *,
+    after: int | None = None,
 ) -> tuple[Source, Encoded, Split]:
-    """A log, in numbers, and split as the config says; arguments as for `Predictor.fit`."""
+    """A log, in numbers, and split as the config says; arguments as for `Predictor.fit`.
+
+    With `after`, UTC microseconds, the test period of a temporal split begins later than that.
+    """
     source = load_source(data, users=users, seed=config.seed, options=options, progress=progress)
     encoded = encode(source.purchases, level=config.level)
     name = split_name(config.split, source)
+    if name == "temporal" and after is not None:
+        return source, encoded, split_after(encoded.catalog, encoded.histories, after)
     return source, encoded, choose_split(name, encoded.catalog, encoded.histories, seed=config.seed)
 
 

@@ -1,7 +1,7 @@
 """The predictor: what a user holds. Fit on a log, read the scores, predict, save, load."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -67,8 +67,45 @@ class Predictor(Answering):
         started = time.monotonic()
         config, options = config or PredictorConfig(), options or ReadOptions()
         progress = progress or SilentProgress()
-        models = {name: create_model(name, config) for name in config.chosen_models}
+        for name in config.chosen_models:
+            create_model(name, config)  # refuses before anything is read
         source, encoded, split = read_and_split(data, config, options, users, progress)
+        return cls.fit_split(
+            source, encoded, split, config=config, options=options, run_folder=run_folder,
+            progress=progress, started=started,
+        )  # fmt: skip
+
+    @classmethod
+    def fit_split(
+        cls,
+        source: Source,
+        encoded: Encoded,
+        split: Split,
+        *,
+        config: PredictorConfig,
+        options: ReadOptions,
+        run_folder: Path | None = None,
+        progress: Progress | None = None,
+        started: float | None = None,
+        scored: Callable[[Self], None] = lambda _: None,
+    ) -> Self:
+        """What `fit` does once a log is read and split.
+
+        Args:
+            source: The log.
+            encoded: The same in numbers.
+            split: Of it.
+            config: As for `fit`.
+            options: How the log was read.
+            run_folder: As for `fit`.
+            progress: As for `fit`.
+            started: When the work began, by `time.monotonic()`; now if not told.
+            scored: Sees the predictor when all is scored, before `refit_full` lets it learn from
+                the test period.
+        """
+        progress = progress or SilentProgress()
+        started = time.monotonic() if started is None else started
+        models = {name: create_model(name, config) for name in config.chosen_models}
         predictor = cls(
             config=config,
             catalog=split.catalog,
@@ -85,6 +122,7 @@ class Predictor(Answering):
         predictor.models, predictor._members = fitted.models, fitted.members
         predictor.cadence = fitted.cadence.cadence
         predictor.leaderboard, predictor.facts = fitted.rows, predictor.facts | learnt.facts
+        scored(predictor)
         if config.refit_full:
             predictor._refit(encoded, progress)
             timing = refit_timing(timing, encoded.histories, progress)
@@ -119,16 +157,24 @@ class Predictor(Answering):
             options=options or self.read_options(), users=users,
         )  # fmt: skip
 
-    def save(self, directory: Path) -> Path:
-        """Publish a bundle in `directory`, and remove the checkpoints; gives the new folder."""
-        facts, run = apart(self.facts)
+    def save(
+        self, directory: Path, *, latest: bool = True, run: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Publish a bundle in `directory`, and remove the checkpoints; gives the new folder.
+
+        Args:
+            directory: Where the versions lie.
+            latest: Make it the version that answers; without, that stays the one it is.
+            run: More to be kept about how it came about, JSON.
+        """
+        facts, about = apart(self.facts)
         facts |= {"config": self.config.model_dump(mode="json"), "versions": versions()}
-        run |= {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+        about |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), **(run or {})}
         bundle = Bundle(
             catalog=self.catalog, models=self._members, facts=facts, histories=self.histories,
-            forecaster=self.forecaster, cadence=self.cadence, run=run,
+            forecaster=self.forecaster, cadence=self.cadence, run=about,
         )  # fmt: skip
-        published = save_bundle(directory, bundle)
+        published = save_bundle(directory, bundle, latest=latest)
         if self._run_folder is not None:
             clear_run(self._run_folder, self._members)
         return published

@@ -1,6 +1,13 @@
 """Limits and settings of the service; unknown keys are errors, every limit has a test."""
 
-from pydantic import BaseModel, ConfigDict, Field
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nextbuy.errors import ConfigError
 
 
 class Limits(BaseModel):
@@ -31,6 +38,61 @@ class Limits(BaseModel):
     write_seconds: float = Field(default=30.0, gt=0, description="for a slow reader")
     rate: float = Field(default=1_000.0, gt=0, description="requests a second of one key")
     burst: int = Field(default=2_000, ge=1)
+    offers: int = Field(default=100_000, ge=1, description="of one answer: questions times k")
     future_seconds: float = Field(
         default=86_400.0, ge=0, description="a purchase may lie so far ahead of our clock"
     )
+
+
+class JobLimits(BaseModel):
+    """How much long work there may be, and how long results are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    waiting: int = Field(default=8, ge=0, description="besides the one that runs")
+    kept: int = Field(default=32, ge=1, description="that have ended")
+    kept_seconds: float = Field(default=3_600.0, gt=0)
+    result_bytes: int = Field(default=2**28, ge=1, description="of all results together")
+
+
+class ServiceSettings(BaseModel):
+    """How the service runs; a TOML file may have these keys, with `limits` and `jobs` as tables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="another one needs keys")
+    port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one")
+    store: str | None = Field(default=None, description="URL; None is a file beside the bundle")
+    keys: Path | None = Field(default=None, description="file of keys; None is this machine only")
+    allowed_hosts: tuple[str, ...] = Field(default=(), description="more names for Host")
+    page: bool = Field(default=True, description="whether there is a page for people")
+    limits: Limits = Limits()
+    jobs: JobLimits = JobLimits()
+    served_share: float = Field(
+        default=0.1, ge=0, le=1, description="of the answers that are kept to be judged"
+    )
+    watch_seconds: float = Field(default=300.0, gt=0, description="from one judgement to the next")
+    ready_seconds: float = Field(default=1.0, ge=0, description="one look at the store holds")
+
+    @classmethod
+    def of(cls, file: Path | None, told: Mapping[str, Any]) -> Self:
+        """The settings of a TOML file, and those that were told otherwise.
+
+        Args:
+            file: None for the defaults.
+            told: By name; a value of None was not told.
+
+        Raises:
+            ConfigError: If the file cannot be read, or a key or value is wrong.
+        """
+        try:
+            found = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"Settings cannot be read from {file}: {error}.") from error
+        found |= {name: value for name, value in told.items() if value is not None}
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"The setting {name} is wrong: {first['msg']}.") from error

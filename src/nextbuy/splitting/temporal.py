@@ -73,6 +73,26 @@ def split_by_time(
     return _split_at(catalog, histories, validation, test, how, include_new_users=include_new_users)
 
 
+def split_after(catalog: Catalog, histories: Histories, moment: int) -> Split:
+    """The automatic split, with both cut-offs moved on where the test would not begin later.
+
+    Args:
+        catalog: Of the whole log.
+        histories: Of the whole log.
+        moment: UTC microseconds; the first test purchase lies later.
+
+    Raises:
+        SplitError: As `split_by_time` does, so if nothing lies after the moment.
+    """
+    if histories.time_kind != "dates":
+        return split_by_time(catalog, histories)  # which refuses
+    test, validation = automatic_cutoffs(histories)
+    moved = max(0, moment + 1 - test)
+    return split_by_time(
+        catalog, histories, test_start=test + moved, validation_start=validation + moved
+    )
+
+
 def _cutoffs(
     histories: Histories,
     validation_start: Moment | None,

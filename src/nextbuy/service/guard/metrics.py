@@ -5,6 +5,7 @@ id, a path or a name that a client chose never is one, so the number of series i
 """
 
 import sys
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -16,6 +17,23 @@ from nextbuy.service.guard.visit import Visit
 _SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Since the service started.
+
+    Attributes:
+        stored: Live purchases.
+        predicted: Questions that were answered.
+    """
+
+    stored: int
+    predicted: int
+
+
+def _value(counter: Counter) -> int:
+    return int(next(s.value for one in counter.collect() for s in one.samples))
 
 
 class Metrics:
@@ -108,6 +126,10 @@ class Metrics:
         self._model.clear()
         if version is not None:
             self._model.labels(version).set(1)
+
+    def counts(self) -> "Counts":
+        """The two that people are shown."""
+        return Counts(stored=_value(self._stored), predicted=_value(self._predictions))
 
     def exposition(self) -> tuple[bytes, str]:
         """All numbers as text, and the type of that text; for the route `/metrics`."""

@@ -123,6 +123,12 @@ class LiveBundles:
         current = self._current
         return None if current is None else current.loaded.version
 
+    @property
+    def loaded(self) -> LoadedBundle | None:
+        """The bundle that answers; None if there is none."""
+        current = self._current
+        return None if current is None else current.loaded
+
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         """See `LiveModel.predict`; all answers of a call come from one version."""
         current = self._found()

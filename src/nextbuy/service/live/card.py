@@ -1,8 +1,10 @@
 """The model card: what answers, how good it is, and how that was found out; JSON values."""
 
+from nextbuy.models.blend import BLEND
 from nextbuy.service.live.loaded import LoadedBundle
 
-_OF_TIMING = ("reason", "weights", "learned_until", "spend")
+_OF_TIMING = ("reason", "weights", "learned_until", "spend", "horizons")
+_OF_DATA = ("first", "last", "repeat_share")
 
 
 def model_card(loaded: LoadedBundle) -> dict[str, object]:
@@ -37,11 +39,16 @@ def model_card(loaded: LoadedBundle) -> dict[str, object]:
             for row in facts["leaderboard"]
         ],
         "blend": predictor.blend_in_words or None,
+        "blend_weights": facts.get("blend"),
         "limit": facts.get("limit"),
         "protocol": facts.get("protocol"),
         "calibration": evaluation.get("reliability"),
         "skipped": facts.get("skipped") or {},
-        "timing": {name: timing.get(name) for name in _OF_TIMING},
+        "timing": {
+            **{name: timing.get(name) for name in _OF_TIMING},
+            "scores": (timing.get("scores") or {}).get(BLEND),
+        },
+        "data": {name: (facts.get("health") or {}).get(name) for name in _OF_DATA},
         "versions": facts.get("versions"),
     }
 

@@ -1,0 +1,178 @@
+"""A new version takes over only if it is not worse, and the old one can come back."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nextbuy import storage
+from nextbuy.bundle import load_bundle
+from nextbuy.cli.app import main
+from tests.shop import EPOCH
+
+MODELS = ("--models", "popularity")
+ITEMS = ("tea", "milk", "bread", "rice", "soap", "0042")
+SHARES = (0.50, 0.25, 0.12, 0.06, 0.04, 0.03)
+CUT = EPOCH + timedelta(days=60)
+
+
+def drawn(num_users=80, seed=0):
+    """Ninety days in which everybody buys every third day or so, by the same shares."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(num_users):
+        days = np.cumsum(rng.gamma(3.0, 1.0, 60))
+        items = rng.choice(ITEMS, len(days), p=SHARES)
+        moments = [EPOCH + timedelta(days=day) for day in days if day < 90]
+        rows += [(f"u{user}", item, at) for item, at in zip(items, moments, strict=False)]
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Ninety days; the first sixty; and both with the sixty days' best sellers the worst."""
+    folder = tmp_path_factory.mktemp("logs")
+    whole, is_past = drawn(), pl.col("timestamp") < CUT
+    turned = pl.col("item_id").replace_strict(ITEMS, ITEMS[::-1])
+    shuffled = whole.with_columns(
+        pl.when(is_past).then(turned).otherwise("item_id").alias("item_id")
+    )
+    paths = {
+        "whole": whole,
+        "early": whole.filter(is_past),
+        "shuffled": shuffled,
+        "wrong": shuffled.filter(is_past),
+    }
+    for name, frame in paths.items():
+        frame.write_csv(folder / f"{name}.csv")
+    return {name: folder / f"{name}.csv" for name in paths}
+
+
+@pytest.fixture(scope="module")
+def trained(logs, tmp_path_factory):
+    """A bundle of a log, trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    def of(name):
+        if not (folder / name).exists():
+            arguments = ["train", logs[name], "--out", folder / name, *MODELS, "--json"]
+            with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as left:
+                main([str(argument) for argument in arguments])
+            assert left.value.code == 0
+        return folder / name
+
+    return of
+
+
+@pytest.fixture
+def bundle(trained, tmp_path):
+    """A copy of it."""
+    return lambda name: shutil.copytree(trained(name), tmp_path / "b")
+
+
+def latest(folder):
+    return storage.latest(folder / "versions")
+
+
+def test_a_better_version_takes_over_and_can_be_taken_back(logs, bundle, run):
+    folder = bundle("wrong")
+    code, out, _ = run("update", folder, "--from", logs["whole"], "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["champion"], found["challenger"], found["promoted"]) == ("000001", "000002", True)
+    assert latest(folder) == "000002"
+    gains = {name: each["gain"] for name, each in found["comparison"]["metrics"].items()}
+    # The divergence of the shares from the same in reverse: the sum of p ln(p / q).
+    expected = sum(p * math.log(p / q) for p, q in zip(SHARES, SHARES[::-1], strict=True))
+    assert expected == pytest.approx(1.749, abs=1e-3)
+    assert gains["loss"]["low"] < expected < gains["loss"]["high"]
+    assert gains["ndcg@10"]["low"] > 0
+    code, out, _ = run("update", folder, "--rollback", "--json")
+    assert (code, json.loads(out)) == (0, {"before": "000002", "now": "000001"})
+    assert latest(folder) == "000001"
+    load_bundle(folder / "versions" / "000002")  # is kept
+    code, _, err = run("update", folder, "--rollback")
+    assert code == 1
+    assert "there is none before it" in err
+
+
+def test_a_worse_version_is_kept_but_does_not_answer(logs, bundle, run):
+    folder = bundle("early")
+    code, out, _ = run("update", folder, "--from", logs["shuffled"])
+    words = " ".join(out.split())
+    assert code == 0
+    assert latest(folder) == "000001"
+    assert "version 000001 stays: its gain in loss is -" in words
+    assert "whose low end must be above -0.0200" in words
+    assert "which neither has learnt from" in words
+    load_bundle(folder / "versions" / "000002")
+
+
+def test_back_is_past_a_version_that_never_answered(logs, bundle, run):
+    folder = bundle("early")
+    assert run("update", folder, "--from", logs["shuffled"])[0] == 0
+    first = latest(folder)
+    assert run("update", folder, "--from", logs["whole"], "--json")[0] == 0
+    assert (first, latest(folder)) == ("000001", "000003")
+    assert run("train", logs["whole"], "--out", folder, *MODELS)[0] == 0
+    assert latest(folder) == "000004"
+    for expected in ("000003", "000001"):
+        assert run("update", folder, "--rollback")[0] == 0
+        assert latest(folder) == expected
+
+
+def test_only_what_came_after_the_champions_last_purchase_is_asked(logs, bundle, run):
+    folder = bundle("early")
+    code, out, _ = run("update", folder, "--from", logs["whole"], "--json")
+    whole = pl.read_csv(logs["whole"], try_parse_dates=True)
+    last = pl.read_csv(logs["early"], try_parse_dates=True)["timestamp"].max()
+    since = json.loads(out)["comparison"]["since"]
+    assert code == 0
+    assert since > last.timestamp() * 1e6
+    later = whole.filter(pl.col("timestamp").dt.epoch("us") >= since)
+    known = whole.filter(pl.col("timestamp").dt.epoch("us") < since)["user_id"]
+    asked = later.filter(pl.col("user_id").is_in(known.implode()))["user_id"].n_unique()
+    assert json.loads(out)["comparison"]["num_cases"] == asked
+
+
+def test_nothing_new_changes_nothing(logs, bundle, run):
+    folder = bundle("early")
+    code, out, _ = run("update", folder, "--from", logs["early"], "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["challenger"], found["promoted"]) == (None, False)
+    assert "after the champion's last purchase" in found["reason"]
+    assert sorted(p.name for p in (folder / "versions").iterdir()) == ["000001", "LATEST"]
+
+
+def test_a_command_that_says_neither_or_both_is_refused(logs, bundle, run):
+    folder = bundle("early")
+    for arguments in ((), ("--from", logs["early"], "--rollback")):
+        code, _, err = run("update", folder, *arguments)
+        assert code == 1
+        assert "one of the two" in err
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "expected"),
+    [("after_rename", "000001"), ("mid_latest", "000001"), ("after_latest", "000002")],
+)
+def test_a_kill_in_between_leaves_a_whole_version(logs, bundle, run, failpoint, expected):
+    folder = bundle("wrong")
+    command = [sys.executable, "-m", "nextbuy", "update", str(folder), "--from", str(logs["whole"])]
+    environment = os.environ | {"NEXTBUY_FAILPOINT": failpoint}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert latest(folder) == expected
+    load_bundle(folder)
+    assert run("predict", folder, "--user", "u1", "--json")[0] == 0
