@@ -15,7 +15,8 @@ during each attack:
 
 Prints one JSON object: p50 and p99 of the healthy client, its failures, what the attackers were
 answered, growth of resident memory per 100 hostile requests, open files and threads before and
-after. Refuses addresses other than loopback. Ends within `--seconds`.
+after. Refuses addresses other than loopback. Ends within `--seconds`, with status 1 if attacks were
+left out.
 """
 
 import argparse
@@ -90,8 +91,15 @@ def main() -> None:
         arguments.body,
     )  # fmt: skip
     raise_limit_of_files(IDLE + 500)
-    found = asyncio.run(asyncio.wait_for(measure(place, arguments.pid), arguments.seconds))
+    found: dict[str, Any] = {}
+    try:
+        asyncio.run(
+            asyncio.wait_for(measure(place, arguments.pid, found), timeout=arguments.seconds)
+        )
+    except TimeoutError:
+        found["ended_early_after_seconds"] = arguments.seconds
     print(json.dumps(found))
+    sys.exit(1 if "ended_early_after_seconds" in found else 0)
 
 
 def raise_limit_of_files(needed: int) -> None:
@@ -107,10 +115,10 @@ class Answers:
     of: Counter[str] = field(default_factory=Counter)
 
 
-async def measure(place: Place, pid: int) -> dict[str, Any]:
+async def measure(place: Place, pid: int, found: dict[str, Any]) -> None:
+    """Fills `found` step by step, so that what was measured is told even if time runs out."""
     process = psutil.Process(pid)
     before = (process.num_fds(), process.num_threads())
-    found: dict[str, Any] = {}
     with healthy_client(place) as latencies_between:
         began = time.monotonic()
         await asyncio.sleep(4)
@@ -130,7 +138,6 @@ async def measure(place: Place, pid: int) -> dict[str, Any]:
     await asyncio.sleep(1)
     found["open_files"] = [before[0], process.num_fds()]
     found["threads"] = [before[1], process.num_threads()]
-    return found
 
 
 # The healthy client

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import anyio.to_thread
 
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.guard import Guard
@@ -24,6 +27,7 @@ RULES = RouteTable(
         Rule(method="GET", path="/read", scope="read"),
         Rule(method="GET", path="/users/{user_id}", scope="read"),
         Rule(method="GET", path="/slow", scope="read"),
+        Rule(method="GET", path="/thread", scope="read"),
         Rule(method="GET", path="/wait", scope="read", has_deadline=False),
         Rule(method="GET", path="/big", scope="read", has_deadline=False),
         Rule(method="GET", path="/boom", scope="read"),
@@ -60,6 +64,8 @@ class App:
     finished: int = 0
     go_on: asyncio.Event | None = None
     loop: asyncio.AbstractEventLoop | None = None
+    in_threads: int = 0
+    release: threading.Event = field(default_factory=threading.Event)
 
     def let_go_on(self) -> None:
         """End every wait at `/wait`."""
@@ -79,6 +85,8 @@ class App:
         self.headers.append(scope["headers"])
         if path == "/boom":
             raise ValueError(WITHHELD)
+        if path == "/thread":
+            await anyio.to_thread.run_sync(self.block)
         if path in ("/slow", "/wait"):
             await self.wait(path)
         body = await self.body(receive)
@@ -106,6 +114,12 @@ class App:
             self.cancelled += 1
             raise
         self.finished += 1
+
+    def block(self):
+        """Work that cannot be stopped."""
+        self.in_threads += 1
+        self.release.wait(10)
+        self.in_threads -= 1
 
     async def body(self, receive):
         body = b""
@@ -240,6 +254,7 @@ def open_shop(
     keys: Path | None = None,
     hosts: Hosts | None = None,
     observers: Sequence[Observer] = (),
+    refused: Callable[[int], None] = lambda _: None,
     stop_seconds: float = 5.0,
 ) -> Iterator[Shop]:
     app, ring = App(), KeyRing(keys)
@@ -251,5 +266,6 @@ def open_shop(
         hosts=hosts or Hosts(),
         observers=observers,
     )
-    with served(guard, listen("127.0.0.1", 0, ring), limits, stop_seconds) as port:
+    listening = listen("127.0.0.1", 0, ring)
+    with served(guard, listening, limits, refused=refused, stop_seconds=stop_seconds) as port:
         yield Shop(port, app, guard)

@@ -1,5 +1,6 @@
 """Heads of requests: bounded in size and time, and read in one way only."""
 
+import random
 import re
 import time
 
@@ -106,6 +107,18 @@ def test_S15_slow_heads_and_idle_connections_are_closed(shop):
         for wire in (silent, slow, idle, empty):
             assert wire.rest() == b""
         assert time.monotonic() - began < 2 * SHORT.header_seconds + 1
+
+
+@pytest.mark.parametrize(("head", "keep_alive"), [(0.2, 9.0), (9.0, 0.2)])
+def test_S15_a_late_head_and_an_idle_connection_have_each_their_own_time(head, keep_alive):
+    limits = SHORT.model_copy(update={"header_seconds": head, "keep_alive_seconds": keep_alive})
+    with open_shop(limits=limits) as shop, shop.wire() as late, shop.wire() as idle:
+        idle.get("/live")
+        assert idle.reply().status == 200
+        assert (late if head < keep_alive else idle).seconds_until_closed() < 3
+        other = idle if head < keep_alive else late
+        other.get("/live")
+        assert other.reply().status == 200
 
 
 def test_S15_a_busy_connection_is_not_closed(shop):
@@ -278,3 +291,37 @@ def test_head_is_answered_like_get_without_a_body(shop):
         answer = wire.rest()
     assert statuses(answer) == [200, 404]
     assert b"{" not in answer
+
+
+def test_S18_requests_with_random_faults_never_fail_the_server(shop):
+    """Bytes of good requests are changed, dropped and doubled at random; each may be refused."""
+    rng = random.Random(7)
+    good = [
+        b"GET /users/a?b=c HTTP/1.1\r\nHost: localhost\r\nX-Y: z\r\nConnection: close\r\n\r\n",
+        b"POST /write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabcde" + SMUGGLED,
+        b"POST /bulk HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n" + SMUGGLED,
+    ]
+    wires = []
+    for number in range(240):
+        data = bytearray(good[number % 3])
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(data))
+            match rng.randrange(4):
+                case 0:
+                    data[at] = rng.randrange(256)
+                case 1:
+                    del data[at : at + rng.randint(1, 8)]
+                case 2:
+                    data[at:at] = data[at : at + rng.randint(1, 8)]
+                case _:
+                    data[at:at] = rng.choice([b"\r\n", b"\n", b"\0", b" ", b"\xff", b":", b"\r"])
+        wires.append(shop.wire())
+        wires[-1].send(bytes(data))
+    found = set()
+    for wire in wires:
+        with wire:
+            found.update(statuses(wire.rest()))
+    assert found <= {200, 400, 404, 405, 408, 413, 414, 415, 417, 421, 431, 505}
+    assert {200, 400, 421} <= found
+    assert shop.ask("GET /read").status == 200

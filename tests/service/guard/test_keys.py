@@ -105,6 +105,27 @@ def test_a_file_that_goes_missing_lets_nobody_in(tmp_path):
     assert not ring.is_open
 
 
+def test_a_link_that_moves_to_another_file_is_followed(tmp_path):
+    """As secrets are mounted into containers."""
+    link, now = tmp_path / "keys.json", 0.0
+    headers = {}
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        headers[name] = f"Bearer {add_key(tmp_path / name / 'keys.json', name, ['read'])}".encode()
+    (tmp_path / "data").symlink_to("old")
+    link.symlink_to("data/keys.json")
+    ring = KeyRing(link, clock=lambda: now)
+    assert ring.find(headers["old"]) is not None
+    (tmp_path / "next").symlink_to("new")
+    (tmp_path / "next").replace(tmp_path / "data")
+    now = 1.1
+    assert ring.find(headers["old"]) is None
+    assert ring.find(headers["new"]).name == "new"
+    add_key(link, "more", ["read"])
+    assert link.is_symlink()
+    assert [key.name for key in read_keys(tmp_path / "new" / "keys.json")] == ["new", "more"]
+
+
 def test_removing_what_is_not_there_names_what_is(tmp_path):
     path = tmp_path / "keys.json"
     add_key(path, "till", ["read"])

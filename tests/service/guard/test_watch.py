@@ -29,7 +29,8 @@ def metrics():
 
 @pytest.fixture
 def shop(key_file, metrics):
-    with open_shop(keys=key_file[0], observers=[metrics, RequestLog()]) as shop:
+    observers = [metrics, RequestLog()]
+    with open_shop(keys=key_file[0], observers=observers, refused=metrics.refused) as shop:
         yield shop
 
 
@@ -93,6 +94,14 @@ def test_a_client_that_left_is_counted_apart(shop, metrics, key_file):
     name = 'nextbuy_requests_total{method="GET",route="/wait",status="499"}'
     wait_until(lambda: numbers(metrics).get(name) == 1)
     assert numbers(metrics)["nextbuy_requests_in_flight"] == 0
+
+
+def test_what_never_became_a_request_is_counted_too(shop, metrics):
+    for head in ("GET /live\r\nbroken", "GET /live\r\nbroken", "GET /" + "a" * 2_000):
+        shop.ask(head)
+    found = numbers(metrics)
+    assert found['nextbuy_refused_total{status="400"}'] == 2
+    assert found['nextbuy_refused_total{status="414"}'] == 1
 
 
 def test_the_service_tells_its_own_numbers(metrics):

@@ -40,18 +40,18 @@ class Buffered:
     """How many bytes of bodies are held by all requests together."""
 
     def __init__(self, most: int) -> None:
-        self._left = most
+        self.left = most
 
     def take(self, count: int) -> bool:
         """Count bytes in, if there is room."""
-        if count > self._left:
+        if count > self.left:
             return False
-        self._left -= count
+        self.left -= count
         return True
 
     def give_back(self, count: int) -> None:
         """Count them out."""
-        self._left += count
+        self.left += count
 
 
 class WholeBody:

@@ -63,6 +63,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         ConfigError: If others than the owner may write the file.
         DamagedError: If it is missing or is no file of keys.
     """
+    path = path.resolve()  # a secret that is mounted is a link, which moves when it changes
     found = read_json(path)
     if os.name == "posix" and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(f"Others may write {path} and so add keys. Say: chmod 600 {path}")
@@ -200,6 +201,7 @@ def _key_of(entry: Any) -> Key:
 
 def _write(path: Path, keys: Iterable[Key]) -> None:
     """Put a new file in place of the old one in one step; only its owner may read it."""
+    path = path.resolve()
     entries = [
         {
             "name": key.name, "sha256": key.digest.hex(),

@@ -38,6 +38,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._refused = Counter(
+            "nextbuy_refused",
+            "What was refused before it was a request: broken or too large heads, too many "
+            "connections.",
+            ("status",),
+            registry=self.registry,
+        )
         self._in_flight = self._gauge("nextbuy_requests_in_flight", "Requests not yet answered.")
         self._queue = self._gauge("nextbuy_requests_queued", "Requests that wait for a slot.")
         self._stored = self._counter("nextbuy_purchases_stored", "Live purchases that were stored.")
@@ -75,6 +82,10 @@ class Metrics:
         if histogram is None:
             histogram = self._of_route[route, method] = self._seconds.labels(route, method)
         histogram.observe(seconds)
+
+    def refused(self, status: int) -> None:
+        """A connection was refused before the guard saw a request."""
+        self._refused.labels(str(status)).inc()
 
     def watch(self, slots: Slots) -> None:
         """Show how many requests wait for a slot."""

@@ -5,6 +5,7 @@ it cannot parse even while an earlier answer is under way. This one does not.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
@@ -22,25 +23,17 @@ from nextbuy.service.guard.refusals import (
     WRONG_VERSION,
     Refusal,
 )
+from nextbuy.service.guard.visit import Presence
 
 _LINGER_SECONDS: Final = 1.0
 _MOST_TURNED_AWAY: Final = 64
 """Connections above the cap that are told so at one time; more are closed without a word."""
 _MOST_PIPELINED: Final = 16
-_CHUNKS: Final = 4096
+_CHUNKS: Final = 1024
 _BYTES_A_CHUNK: Final = 16
 """A body of more than `_CHUNKS` chunks needs so many bytes a chunk on average."""
 _WIRE_BYTES: Final = 2**20
 """What the framing of a body may take besides as many bytes as the body has."""
-
-
-class Presence:
-    """Whether the client of a request is still there; `scope["state"]["presence"]`."""
-
-    __slots__ = ("is_gone",)
-
-    def __init__(self) -> None:
-        self.is_gone = False
 
 
 class _StopError(Exception):
@@ -48,7 +41,16 @@ class _StopError(Exception):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection; the seconds of `limits` are wall-clock time of the event loop."""
+    """One connection.
+
+    Args:
+        config: As uvicorn has it, and so the next three.
+        server_state: Shared by all connections.
+        app_state: Of the lifespan.
+        limits: Of heads, connections and times.
+        turned_away: Connections above the cap that are being told so, shared by all.
+        refused: Told the status of what never got to the application.
+    """
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
         *,
         limits: Limits,
         turned_away: set[asyncio.BaseTransport],
+        refused: Callable[[int], None],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         # What follows `Connection: close` is an error, not another request.
@@ -66,9 +69,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self.limits = limits
         self.timeout_keep_alive = limits.keep_alive_seconds  # type: ignore[assignment]
         self._turned_away = turned_away
+        self._refused = refused
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+        self._running: RequestResponseCycle | None = None
         self._verdict: Refusal | None = None
         self._last_words: Refusal | None = None
         self._is_deaf = False
@@ -90,6 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self._is_deaf = True
         if len(self._turned_away) >= _MOST_TURNED_AWAY:
+            self._refused(NO_CONNECTION.status)
             transport.abort()
             return
         self._turned_away.add(transport)
@@ -207,10 +212,8 @@ class GuardedProtocol(HttpToolsProtocol):
     # The answer
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-        self._running = (cycle, task)
+        super()._start_asgi_task(cycle, app)
+        self._running = cycle
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or say what must be said last."""
@@ -277,18 +280,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def _stop_work(self) -> None:
         if self._running is None:
             return
-        cycle, task = self._running
-        self._running = None
-        cycle.scope["state"]["presence"].is_gone = True
+        cycle, self._running = self._running, None
         cycle.disconnected = True
         cycle.message_event.set()
-        task.cancel()
+        cycle.scope["state"]["presence"].leave()
 
     def _say(self, refusal: Refusal) -> None:
         """Write an answer and end; what still comes is dropped for a moment, or the answer would be
         thrown away by the system."""
         if self.transport.is_closing():
             return
+        self._refused(refusal.status)
         self.flow.resume_reading()
         self.transport.write(refusal.raw())
         if self.transport.can_write_eof():

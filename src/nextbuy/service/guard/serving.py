@@ -7,7 +7,7 @@ import functools
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -62,12 +62,25 @@ def listen(host: str, port: int, keys: KeyRing) -> socket.socket:
 
 
 def server_for(
-    app: Application, limits: Limits, stop_seconds: float = STOP_SECONDS
+    app: Application,
+    limits: Limits,
+    *,
+    refused: Callable[[int], None] = lambda _: None,
+    stop_seconds: float = STOP_SECONDS,
 ) -> uvicorn.Server:
-    """A server that reads HTTP within the limits, on uvloop where there is one."""
+    """A server that reads HTTP within the limits, on uvloop where there is one.
+
+    Args:
+        app: The guard.
+        limits: Of heads, connections and times.
+        refused: Told the status of what never got to the guard, such as `Metrics.refused`.
+        stop_seconds: How long answers may take after a signal.
+    """
     limits = _within_descriptors(limits)
     turned_away: set[asyncio.BaseTransport] = set()
-    protocol: Any = functools.partial(GuardedProtocol, limits=limits, turned_away=turned_away)
+    protocol: Any = functools.partial(
+        GuardedProtocol, limits=limits, turned_away=turned_away, refused=refused
+    )
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -82,23 +95,33 @@ def server_for(
     return uvicorn.Server(config)
 
 
-def serve(app: Application, listening: socket.socket, limits: Limits) -> None:
+def serve(
+    app: Application,
+    listening: socket.socket,
+    limits: Limits,
+    refused: Callable[[int], None] = lambda _: None,
+) -> None:
     """Answer until SIGTERM or SIGINT; then stop within ten seconds, and end as signals do."""
     host, port = listening.getsockname()[:2]
     _log.info("listening on %s, port %d", host, port)
-    server_for(app, limits).run(sockets=[listening])
+    server_for(app, limits, refused=refused).run(sockets=[listening])
 
 
 @contextlib.contextmanager
 def served(
-    app: Application, listening: socket.socket, limits: Limits, stop_seconds: float = STOP_SECONDS
+    app: Application,
+    listening: socket.socket,
+    limits: Limits,
+    *,
+    refused: Callable[[int], None] = lambda _: None,
+    stop_seconds: float = STOP_SECONDS,
 ) -> Iterator[int]:
     """Answer from a thread while the block runs; gives the port.
 
     Raises:
         ConfigError: If the application does not start.
     """
-    server = server_for(app, limits, stop_seconds)
+    server = server_for(app, limits, refused=refused, stop_seconds=stop_seconds)
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listening]}, name="nextbuy-server", daemon=True
     )

@@ -49,6 +49,36 @@ class Visit:
         return self.method if self.method in METHODS else "other"
 
 
+class Cancellable(Protocol):
+    """Work that can be ended."""
+
+    def cancel(self) -> object:
+        """End it."""
+        ...
+
+
+class Presence:
+    """Whether the client of a request is still there; `scope["state"]["presence"]`."""
+
+    __slots__ = ("_work", "is_gone")
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self._work: Cancellable | None = None
+
+    def watch(self, work: Cancellable) -> None:
+        """End this work when the client leaves, or now if it has left."""
+        self._work = work
+        if self.is_gone:
+            work.cancel()
+
+    def leave(self) -> None:
+        """The client has left."""
+        self.is_gone = True
+        if self._work is not None:
+            self._work.cancel()
+
+
 class Observer(Protocol):
     """Whoever wants to know of requests: metrics, the log."""
 
@@ -81,11 +111,6 @@ class Answer:
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             visit.is_complete = True
         await self._send(message)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether a status was sent."""
-        return self._visit.status != 0
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer instead of the application; the last message is left to `finish`."""
