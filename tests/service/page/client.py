@@ -10,7 +10,7 @@ class Client:
     """Redirects are not followed, so that tests see them."""
 
     def __init__(self, app: Any, address: str = "http://127.0.0.1") -> None:
-        self._app, self._address = app, address
+        self.app, self.address = app, address
         self.cookies = httpx.Cookies()
 
     def get(self, path: str, **more: Any) -> httpx.Response:
@@ -21,9 +21,9 @@ class Client:
 
     def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self._app, client=("127.0.0.1", 50_000))
+            transport = httpx.ASGITransport(app=self.app, client=("127.0.0.1", 50_000))
             async with httpx.AsyncClient(
-                transport=transport, base_url=self._address, cookies=self.cookies
+                transport=transport, base_url=self.address, cookies=self.cookies
             ) as client:
                 response = await client.request(method, path, **more)
                 self.cookies = client.cookies

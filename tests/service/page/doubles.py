@@ -143,8 +143,8 @@ def parts_of(
     **more: Any,
 ) -> PageParts:
     return PageParts(
-        live=live, catalog=lambda: catalog, counters=counters, now=lambda: NOW,
-        **{"sessions": Sessions(), **more},
+        live=live, catalog=lambda: catalog, counters=counters,
+        **{"sessions": Sessions(), "now": lambda: NOW, **more},
     )  # fmt: skip
 
 

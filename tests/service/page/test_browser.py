@@ -14,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from nextbuy.service.guard.keys import add_key
 from nextbuy.service.live.protocol import Offer
 from nextbuy.service.page.parts import Counters
 from tests.service.page.conftest import served
 from tests.service.page.doubles import HISTORIES, KnownModel, app_of, catalog_of, parts_of, stored
 from tests.service.page.payloads import PAYLOADS
 from tests.service.page.test_pages import CARD
+from tests.service.page.test_sessions import guarded
 
 PATHS = ("/", "/page/user?id=anna", "/page/user?id=nobody", "/page/try?item=tea&days=3",
          "/page/audience", "/page/model", "/page/sign-in", "/page/nowhere?id=")  # fmt: skip
@@ -318,6 +320,22 @@ def test_without_javascript_everything_can_be_read(browser, address):
         assert page.locator(".offers li").count() == len(PAYLOADS)
         page.goto("/page/audience")
         assert "needs JavaScript" in page.locator("main").text_content()
+
+
+def test_S39_a_key_opens_the_page_in_a_browser_and_signing_out_closes_it(browser, tmp_path):
+    key = add_key(tmp_path / "keys.json", "marketing", ["read"])
+    with served(guarded(tmp_path / "keys.json").app) as locked, visit(browser, locked) as page:
+        page.goto("/page/user?id=anna")
+        page.get_by_label("Key").fill(key)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/page/user?id=anna")
+        assert page.locator("h1 bdi").text_content() == "anna"
+        assert page.evaluate("document.cookie") == ""
+        assert key not in str(page.context.cookies())
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/page/sign-in")
+        page.goto("/")
+        assert "/page/sign-in?next=" in page.url
 
 
 def test_letters_stand_out_from_what_is_behind_them(page):

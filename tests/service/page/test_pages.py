@@ -59,6 +59,7 @@ def test_a_customer_has_a_past_a_next_and_a_return():
     assert "tea 40.0 % Shop food bought 3x" in text
     assert "1.5 days one in ten is back by then 12 days half of them are 41 days nine" in text
     assert "within 7 days 30.0 %" in text
+    assert "Days count from 31 Dec 2024, 2 days after their last purchase." in text
     assert "1,234.50 expected spend within 90 days" in text
 
 
@@ -104,7 +105,7 @@ def test_without_dates_the_reason_stands_where_the_forecast_would():
 def test_who_may_never_return_has_no_date():
     forecast = {**FORECAST, "days_to_next_p90": math.inf, "expected_spend_90d": None}
     text = page_of(client_of(KnownModel(forecasts=forecast)), "/page/user?id=anna")
-    assert "rather never nine in ten are" in text
+    assert "rather never fewer than nine in ten ever do" in text
     assert "nothing is known of prices" in text
 
 
@@ -308,7 +309,7 @@ def test_pages_allow_nothing_but_our_own():
         "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     )
     assert headers["cache-control"] == "no-store"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
 
 
 def test_no_template_has_script_or_style_inside():

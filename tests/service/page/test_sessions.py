@@ -89,6 +89,8 @@ def test_without_a_session_every_page_asks_to_sign_in_and_comes_back_to_it(keys)
     assert asked.status_code == 303
     form = client.get(asked.headers["location"], headers=HTML)
     assert 'type="password"' in form.text
+    assert "000007" not in form.text
+    assert 'href="/page/model"' not in form.text
     assert 'value="/page/user?id=a%2Fb&amp;by=item"' in form.text
     answer = sign_in(client, made["reader"], "/page/user?id=a%2Fb&by=item")
     assert (answer.status_code, answer.headers["location"]) == (303, "/page/user?id=a%2Fb&by=item")
@@ -109,7 +111,7 @@ def test_the_cookie_is_random_and_for_the_browser_alone(keys):
     assert made["reader"] not in told
     assert "Secure" not in told
     secure = guarded(path)
-    secure._address = "https://127.0.0.1"
+    secure.address = "https://127.0.0.1"
     assert "Secure" in sign_in(secure, made["reader"]).headers["set-cookie"]
 
 
@@ -155,8 +157,8 @@ def test_S39_a_write_needs_the_token_of_the_session(keys):
 
 def test_S39_the_token_of_another_session_is_no_good(keys):
     path, made = keys
-    app = guarded(path)
-    one, other = Client(app._app), Client(app._app)
+    app = guarded(path).app
+    one, other = Client(app), Client(app)
     sign_in(one, made["writer"])
     sign_in(other, made["writer"])
     answer = one.post("/v1/audience", json={}, headers={"x-nextbuy-token": token_in(other)})

@@ -20,7 +20,15 @@ Lanes = Literal["category", "platform", "item"]
 MOST: Final = 500
 """Purchases of a history that are shown."""
 
+_WAITS: Final = (
+    ("one in ten is back by then", "fewer than one in ten ever come back"),
+    ("half of them are", "fewer than half ever do"),
+    ("nine in ten are", "fewer than nine in ten ever do"),
+)
+"""How to read days, and how to read that there are none."""
+
 _HORIZONS: Final = (7, 30, 90)
+_DAY: Final = 86_400_000_000
 
 _logger = logging.getLogger(__name__)
 
@@ -55,22 +63,24 @@ class Return:
     """When they come back, and what for.
 
     Attributes:
-        quantiles: Days by which they have bought again, with 10, 50 and 90 %.
+        waits: By when they have bought again with 10, 50 and 90 %, and how to read it.
         within: `(days, probability)`.
         picture: Both as a curve; None where nothing is known of them.
         active: The chance that they ever buy again.
         purchases: Days with a purchase that are expected within 90 days.
         spend: Money that is expected within 90 days, None without prices.
         as_of: From when days count.
+        since: How long after their last purchase that is; empty if that is not known.
     """
 
-    quantiles: tuple[float, float, float]
+    waits: Sequence[tuple[str, str]]
     within: Sequence[tuple[int, float]]
     picture: Markup
     active: float | None
     purchases: float | None
     spend: float | None
     as_of: str
+    since: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +104,16 @@ async def customer(
     """
     found = await run_in_threadpool(model.history, user_id, MOST)
     answer = (await model.predict([Question(user_id=user_id, k=k, explain=True)]))[0]
-    when, why = await _return(model, user_id, has_past=bool(found))
+    last = found[-1].purchase.timestamp if found else None
+    when, why = await _return(model, user_id, last)
     past = _past(found, lanes, dated=dated) if found else None
     return Customer(user_id=user_id, past=past, answer=answer, when=when, why_no_when=why)
 
 
 async def _return(
-    model: LiveModel, user_id: str, *, has_past: bool
+    model: LiveModel, user_id: str, last: int | None
 ) -> tuple[Return | None, str | None]:
-    if not has_past:
+    if last is None:
         return None, "Nobody can say when somebody comes back who was never here."
     try:
         table, _ = await run_in_threadpool(model.forecast, [user_id])
@@ -114,7 +125,7 @@ async def _return(
     if low is None or middle is None or high is None:
         return None, "Their purchases lie after the moment of the forecast, or have no dates."
     within = [(days, float(row[f"p_buy_{days}d"])) for days in _HORIZONS]
-    return _told(row, (low, middle, high), within), None
+    return _told(row, (low, middle, high), within, last), None
 
 
 def _told_days(value: float | None) -> float | None:
@@ -126,18 +137,25 @@ def _told(
     row: Mapping[str, Any],
     quantiles: tuple[float, float, float],
     within: Sequence[tuple[int, float]],
+    last: int,
 ) -> Return:
     known = [(d, p) for d, p in zip(quantiles, (0.1, 0.5, 0.9), strict=True) if math.isfinite(d)]
     points = known + [(float(days), share) for days, share in within]
     as_of = row["as_of"]
+    moment = None if as_of is None else round(as_of.timestamp() * 1e6)
+    days_since = math.nan if moment is None else (moment - last) / _DAY
     return Return(
-        quantiles=quantiles,
+        waits=[
+            (words.duration(days), texts[0] if math.isfinite(days) else texts[1])
+            for days, texts in zip(quantiles, _WAITS, strict=True)
+        ],
         within=within,
         picture=pictures.come_back(points, quantiles),
         active=row["p_active"],
         purchases=row["expected_purchases_90d"],
         spend=row["expected_spend_90d"],
-        as_of=words.day(round(as_of.timestamp() * 1e6)) if as_of is not None else "",
+        as_of=words.day(moment) if moment is not None else "",
+        since=words.duration(days_since) if days_since >= 1 else "",
     )
 
 

@@ -82,7 +82,7 @@ class Door:
             after = f"/page/sign-in?next={quote(address, safe='')}"
             return RedirectResponse(after, status_code=303, headers=dict(HEADERS))
         status = refusal.status or 500
-        visitor = Visitor(may_read=False)
+        visitor = Visitor()
         if session is not None:
             visitor = Visitor(name=session.identity.name, csrf_token=session.csrf_token)
         headers = {name: refusal.headers[name] for name in _KEPT if name in refusal.headers}

@@ -19,7 +19,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none, browsers tell no origin of our own forms either
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
@@ -33,7 +33,7 @@ class Visitor:
     Attributes:
         name: Of the key that they signed in with, None where no keys are in use.
         csrf_token: For what their browser writes; None if they may not.
-        may_read: Whether there is any sense in showing them a search box.
+        may_read: Whether there is any sense in showing them where to go.
     """
 
     name: str | None = None

@@ -50,7 +50,10 @@ def problem_of_status(status: int, detail: str) -> Problem:
         503: "Not now",
     }
     title = titles.get(status, "That did not work")
-    return Problem(title=title, words=detail, retry=status in (429, 503))
+    words = "Perhaps the link is old. Everything there is can be reached from the top of the page."
+    return Problem(
+        title=title, words=words if status == 404 else detail, retry=status in (429, 503)
+    )
 
 
 def retry_headers(error: NextbuyError) -> dict[str, str]:
