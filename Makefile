@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup services demo test check bench clean
 
 help:
 	@echo "make setup   create .venv with everything a local user needs"
+	@echo "make services   install PostgreSQL and Chromium, which some tests need (Debian, root)"
 	@echo "make demo    make a world, train, evaluate, print the table (under 8 minutes)"
 	@echo "make test    run all tests"
 	@echo "make check   format, lint and types"
@@ -18,6 +19,10 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+services:
+	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql chromium)
 
 demo: setup
 	$(BIN)/nextbuy demo

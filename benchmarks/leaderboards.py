@@ -12,6 +12,7 @@ benchmarks/results/leaderboard-NAME.json.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -103,10 +104,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", choices=LOGS)
     parser.add_argument("--render", action="store_true")
+    parser.add_argument("--device", default="cpu", help="of the networks")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        measure(arguments.only, arguments.data)
+        measure(arguments.only, arguments.data, arguments.device)
         return
     for name in () if arguments.render else [arguments.only] if arguments.only else LOGS:
         source = LOGS[name].source
@@ -114,11 +116,11 @@ def main() -> None:
             print(f"{arguments.data / source} is not here; {name} was not measured.")
             continue
         command = [sys.executable, __file__, str(arguments.data), "--only", name, "--inside"]
-        subprocess.run(command, check=True)
+        subprocess.run([*command, "--device", arguments.device], check=True)
     render()
 
 
-def measure(name: str, folder: Path) -> None:
+def measure(name: str, folder: Path, device: str) -> None:
     """Fit and score on one log; write the numbers."""
     from nextbuy import Predictor, PredictorConfig
     from nextbuy.cli.rendering import ProgressBar
@@ -127,10 +129,11 @@ def measure(name: str, folder: Path) -> None:
     log = LOGS[name]
     is_file = log.source.endswith(".parquet")
     started = time.perf_counter()
+    config = {**log.config, "options": options_on(device, log)}
     with ProgressBar() as progress:
         predictor = Predictor.fit(
             str(folder / log.source) if is_file else log.source,
-            config=PredictorConfig.of(preset=log.preset, **log.config),
+            config=PredictorConfig.of(preset=log.preset, **config),
             options=ReadOptions(**log.reading),
             progress=progress,
         )
@@ -149,11 +152,29 @@ def measure(name: str, folder: Path) -> None:
         "blend_in_words": predictor.blend_in_words,
         "leaderboard": rows,
         "seconds": round(time.perf_counter() - started, 1),
+        "machine": machine(device),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(facts, indent=1) + "\n"
     (RESULTS / f"leaderboard-{name}.json").write_text(text, encoding="utf-8")
+
+
+def options_on(device: str, log: Log) -> dict[str, Any]:
+    """Options of the log, with the device of the networks that its preset has."""
+    told = log.config.get("options", {})
+    networks = ("transformer", "lstm-rnn") if log.preset == "best" else ("transformer",)
+    return {name: {**told.get(name, {}), "device": device} for name in networks}
+
+
+def machine(device: str) -> str:
+    """What it ran on, in words."""
+    cores = f"{len(os.sched_getaffinity(0))} cores"
+    if device == "cpu":
+        return cores
+    import torch
+
+    return f"{cores}, networks on one {torch.cuda.get_device_name()}"
 
 
 def render() -> None:
@@ -218,7 +239,8 @@ def section(log: Log, facts: dict[str, Any]) -> str:
         f"## {log.title}\n",
         f"{log.about} {facts['purchases']:,} purchases, {facts['items']:,} candidates, all ranked. "
         f"{protocol['description']} {cases:,} test cases. "
-        f"{facts['seconds']:,.0f} s in all, {facts['peak_memory_mib']:,} MiB at the peak.\n",
+        f"{facts['seconds']:,.0f} s in all on {facts.get('machine', '2 cores')}, "
+        f"{facts['peak_memory_mib']:,} MiB at the peak.\n",
         "| model | loss | accuracy | recall@10 | ndcg@10 | ece | weight | fit s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
