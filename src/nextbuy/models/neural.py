@@ -25,7 +25,7 @@ from nextbuy.models.neural_scoring import score_histories, validation_loss
 from nextbuy.models.neural_top_k import best_items
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.stored import load_weights
-from nextbuy.nn.network import Network, Weights
+from nextbuy.nn.network import FrozenNetwork, Network, Weights
 from nextbuy.nn.own_items import purchase_facts
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
@@ -83,6 +83,7 @@ class NeuralModel(ABC, Generic[C, S]):
         self._asked = self.config  # what the first fit decided must not bind the second
         self.result: TrainingResult | None = None
         self._network: Network | None = None
+        self._frozen: FrozenNetwork | None = None
         self._shape: S | None = None
         self._groups: Int64 | None = None
 
@@ -193,9 +194,9 @@ class NeuralModel(ABC, Generic[C, S]):
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """Log P(next item) after each history; see `Model.log_probabilities`."""
-        network, shape = self._fitted()
+        shape = self._fitted()[1]
         return score_histories(
-            network,
+            self._scorer(),
             histories,
             as_of,
             longest=self.config.training.longest_window,
@@ -209,7 +210,7 @@ class NeuralModel(ABC, Generic[C, S]):
     ) -> tuple[Int32, Float32]:
         """The best items of each user; see `FindsTopK.top_k`."""
         return best_items(
-            self._fitted()[0],
+            self._scorer(),
             histories,
             as_of,
             k,
@@ -272,6 +273,13 @@ class NeuralModel(ABC, Generic[C, S]):
         if self._network is None or self._shape is None:
             raise NotFittedError(f"{self.name} has no weights yet: call fit or load first.")
         return self._network, self._shape
+
+    def _scorer(self) -> FrozenNetwork:
+        """The network, with what every question needs of it made once."""
+        network = self._fitted()[0]
+        if self._frozen is None or self._frozen.network is not network:
+            self._frozen = FrozenNetwork(network)
+        return self._frozen
 
 
 _train = train  # `train` is also the name of the training histories in `fit`

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int64
-from nextbuy.nn.network import Network, Sequences
+from nextbuy.nn.network import Scorer, Sequences
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items, purchase_facts
 from nextbuy.splitting.cases import Cases
 from nextbuy.training.batches import gap_buckets, has_baskets
@@ -25,7 +25,7 @@ _MOST_CASES: Final = 1_024
 
 
 def score_histories(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     as_of: Int64 | None,
     *,
@@ -57,7 +57,7 @@ def score_histories(
 
 
 def asked(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     as_of: Int64 | None,
     *,
@@ -79,7 +79,7 @@ def asked(
 
 
 def _states(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     moments: Int64 | None,
     last: Int64 | None,
@@ -166,7 +166,7 @@ def _sequences(
 
 
 def _scored(
-    network: Network, states_MR: Tensor, own: OwnItems | None, temperature: float
+    network: Scorer, states_MR: Tensor, own: OwnItems | None, temperature: float
 ) -> Float32:
     """Log-probabilities of items 1..V, [M, V]."""
     weight_VR, bias_V = network.output()
@@ -182,7 +182,7 @@ def _scored(
 
 
 def validation_loss(
-    network: Network,
+    network: Scorer,
     cases: Cases,
     *,
     longest: int,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nextbuy.data.histories import PADDING, Float32, Histories, Int32, Int64
 from nextbuy.models.neural_scoring import asked
-from nextbuy.nn.network import Network
+from nextbuy.nn.network import Scorer
 from nextbuy.nn.own_items import OwnItems
 from nextbuy.nn.top_k import top_items_and_totals
 from nextbuy.splitting.repeat import Blocked
@@ -30,7 +30,7 @@ Float64 = NDArray[np.float64]
 
 
 def best_items(
-    network: Network,
+    network: Scorer,
     histories: Histories,
     as_of: Int64 | None,
     k: int,
@@ -79,7 +79,7 @@ class _Listed:
 
 
 def _listed(
-    network: Network, states_MR: Tensor, own: OwnItems | None, blocked: Int64, num_items: int
+    network: Scorer, states_MR: Tensor, own: OwnItems | None, blocked: Int64, num_items: int
 ) -> _Listed:
     """Own items of a network with a repeat head, and the pairs that are blocked."""
     repeats = None if own is None else network.repeats(states_MR, own_tensors(own))
@@ -104,7 +104,7 @@ def _listed(
 
 
 def _best(
-    network: Network, states_MR: Tensor, listed: _Listed, temperature: float, k: int
+    network: Scorer, states_MR: Tensor, listed: _Listed, temperature: float, k: int
 ) -> tuple[Int32, Float32]:
     """Items 1..V (`PADDING` where there is none) and their log-probabilities, [M, k] each."""
     weight_VR, bias_V = network.output()

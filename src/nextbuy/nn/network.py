@@ -71,7 +71,7 @@ class CatalogNetwork(NamedWeights):
         return None
 
 
-class Network(Protocol):
+class Scorer(Protocol):
     """Turns sequences into states, and states into scores by one row of weights an item."""
 
     @property
@@ -91,6 +91,10 @@ class Network(Protocol):
         """Rows of weights [V, R] and biases [V] of the items 1..V."""
         ...
 
+
+class Network(Scorer, Protocol):
+    """What can be asked, and trained, too."""
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
         ...
@@ -106,3 +110,30 @@ class Network(Protocol):
     def to(self, device: torch.device) -> Self:
         """Move to a device."""
         ...
+
+
+class FrozenNetwork:
+    """A network whose weights stay: what is made of weights alone is made once, and kept."""
+
+    def __init__(self, network: Scorer) -> None:
+        self.network = network
+        with torch.no_grad():
+            weight_VR, bias_V = network.output()
+            self._output = weight_VR.contiguous(), bias_V
+
+    @property
+    def has_repeats(self) -> bool:
+        """See `Network.has_repeats`."""
+        return self.network.has_repeats
+
+    def states(self, asked: Sequences, dropout: torch.Generator | None) -> Tensor:
+        """See `Network.states`."""
+        return self.network.states(asked, dropout)
+
+    def repeats(self, states_MR: Tensor, own: OwnTensors) -> Repeats | None:
+        """See `Network.repeats`."""
+        return self.network.repeats(states_MR, own)
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """See `Network.output`."""
+        return self._output

@@ -3,6 +3,7 @@
 Legend: U users, k offers.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
 from nextbuy.models.protocol import FindsTopK, FittedModel, top_k
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
-from nextbuy.splitting.rules import Rules
+from nextbuy.splitting.rules import CatalogRules, Rules
 from nextbuy.timing.item_cadence import ItemCadence
 from nextbuy.timing.item_gaps import Float64, ItemGaps, item_gaps
 
@@ -71,23 +72,43 @@ def best_offers(
     that is assumed.
     """
     followed = None if rules is None else rules.for_catalog(catalog)
+    found = found_offers(model, histories, catalog, moment, k=k, policy=policy, rules=followed)
+    return pl.concat(
+        [
+            predictions_table(some, catalog, here, items, values)
+            for some, here, items, values in found
+        ]
+    )
+
+
+def found_offers(
+    model: FittedModel,
+    histories: Histories,
+    catalog: Catalog,
+    moment: Moment,
+    *,
+    k: int,
+    policy: RepeatPolicy,
+    rules: CatalogRules | None,
+) -> Iterator[tuple[Histories, Moment, Int32, Float32]]:
+    """What `best_offers` makes a table of: some users after others, the moment of their question,
+    and items and log-probabilities as `predictions_table` takes them."""
     finder = model if isinstance(model, FindsTopK) and len(catalog) >= _LARGE else None
-    by_rows = finder is None or followed is not None
+    by_rows = finder is None or rules is not None
     chunk = max(1, min(2**24 // (len(catalog) + 1), _MOST_USERS)) if by_rows else _MOST_USERS
-    frames = []
     for start in range(0, len(histories), chunk):
-        rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
+        rows = histories
+        if len(histories) > chunk:
+            rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
         here = moment.of(slice(start, start + chunk))
-        if finder is not None and followed is None:
+        if finder is not None and rules is None:
             blocked = policy.blocks(rows, here.present)
-            found = finder.top_k(rows, here.told, k, blocked=blocked)
+            yield rows, here, *finder.top_k(rows, here.told, k, blocked=blocked)
         else:
             raw = model.log_probabilities(rows, here.told)
             scores = apply_repeat_policy(raw, rows, here.present, policy)
-            scores = scores if followed is None else followed.apply(scores)
-            found = top_k(scores, k)
-        frames.append(predictions_table(rows, catalog, here, *found))
-    return pl.concat(frames)
+            scores = scores if rules is None else rules.apply(scores)
+            yield rows, here, *top_k(scores, k)
 
 
 def predictions_table(

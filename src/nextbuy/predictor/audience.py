@@ -1,7 +1,7 @@
 """Who will buy a target: the users most likely to, within limits, with some held out to compare."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -37,7 +37,7 @@ COLUMNS: Final = (
     "group",
 )
 
-_CHUNK: Final = 16_384
+_CHUNK: Final = 4_096
 
 
 class AudienceRequest(BaseModel):
@@ -92,6 +92,7 @@ def audience_table(
     catalog: Catalog,
     histories: Histories,
     as_of: datetime | int | None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> pl.DataFrame:
     """The answer of `Predictor.audience`.
 
@@ -105,6 +106,7 @@ def audience_table(
         catalog: Of the model.
         histories: The stored ones, in that catalog.
         as_of: The moment of the question; the end of the log if not told.
+        progress: Told the share of the users that were asked about; what it raises ends the work.
 
     Returns:
         Columns `user_id, rank, probability, expected_purchases, expected_value, group`.
@@ -124,7 +126,7 @@ def audience_table(
         asked = asked[~ids.is_in(list(request.exclude)).to_numpy()]
     table = _chances(
         request, members_V, asked, model=model, timing=found, whole=whole, known=histories,
-        catalog=catalog, as_of=moment, learnt=calibration_of(facts),
+        catalog=catalog, as_of=moment, learnt=calibration_of(facts), progress=progress,
     )  # fmt: skip
     return _limited(table, request)
 
@@ -156,6 +158,7 @@ def _chances(
     catalog: Catalog,
     as_of: int,
     learnt: Calibration,
+    progress: Callable[[float], None],
 ) -> pl.DataFrame:
     """Of each user whether they buy, how often and for how much; unsorted.
 
@@ -186,6 +189,7 @@ def _chances(
         times = np.maximum(_ratio(np.maximum(expected, within) * per_day, formula), 1.0)
         price = np.where(sums[:, 1] > 0, _ratio(sums[:, 2], sums[:, 1]), np.nan)
         columns_found.append((told, told * times, told * times * price))
+        progress(min(start + _CHUNK, len(users)) / max(len(users), 1))
     probability, purchases, value = (
         np.concatenate(part) for part in zip(*columns_found, strict=True)
     )

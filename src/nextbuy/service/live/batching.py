@@ -1,0 +1,133 @@
+"""What concurrent callers ask is worked on together, in one thread."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from nextbuy.errors import OverloadedError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class _Call(Generic[Job, Result]):
+    """What one caller asks: jobs, how many of them were taken, and the results so far."""
+
+    jobs: Sequence[Job]
+    future: "asyncio.Future[list[Result]]"
+    taken: int = 0
+    results: list[Result] = field(default_factory=list)
+
+
+class Batcher(Generic[Job, Result]):
+    """Gathers what waits while the worker is busy, and gives it to the worker at once.
+
+    Nothing waits for company: a job that finds the worker free is worked on alone. A call of many
+    jobs is cut, so that others get their turn between. It may be used from one event loop at a
+    time.
+
+    Args:
+        work: Results of some jobs, in their order; called in the one thread of the worker.
+        most_at_once: Jobs of a batch.
+        most_waiting: Jobs that may wait; a call that finds the queue empty is taken whatever its
+            size.
+        share: Jobs of one call in a batch, while others wait.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Job]], Sequence[Result]],
+        *,
+        most_at_once: int,
+        most_waiting: int,
+        share: int,
+    ) -> None:
+        self._work = work
+        self._most_at_once, self._most_waiting, self._share = most_at_once, most_waiting, share
+        self._calls: deque[_Call[Job, Result]] = deque()
+        self._waiting = 0
+        self._gathering: asyncio.Task[None] | None = None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="nextbuy-predict")
+
+    async def results(self, jobs: Sequence[Job]) -> list[Result]:
+        """The results of some jobs, in their order.
+
+        Raises:
+            OverloadedError: If too many jobs wait already.
+            Exception: What `work` raised for a batch with one of the jobs.
+        """
+        if not jobs:
+            return []
+        if self._waiting and self._waiting + len(jobs) > self._most_waiting:
+            raise OverloadedError(
+                f"{self._waiting} questions wait already, and {self._most_waiting} may. "
+                "Ask again in a second."
+            )
+        loop = asyncio.get_running_loop()
+        call = _Call[Job, Result](jobs, loop.create_future())
+        if self._gathering is None or self._gathering.done():
+            self._calls.clear()  # of a loop that has ended
+            self._waiting = 0
+            self._gathering = loop.create_task(self._gather())
+        self._calls.append(call)
+        self._waiting += len(jobs)
+        return await call.future
+
+    def close(self) -> None:
+        """Let the thread end; what is being worked on is finished."""
+        self._worker.shutdown(wait=True)
+
+    async def _gather(self) -> None:
+        """Batch after batch, until nothing waits."""
+        loop = asyncio.get_running_loop()
+        while self._calls:
+            batch = self._next_batch()
+            jobs = [job for call, start, end in batch for job in call.jobs[start:end]]
+            if not jobs:
+                continue
+            done = loop.run_in_executor(self._worker, self._work, jobs)
+            await asyncio.wait([done])
+            self._hand_out(batch, done)
+
+    def _next_batch(self) -> list[tuple[_Call[Job, Result], int, int]]:
+        """Some jobs of the calls that wait, each with its range; calls in turn."""
+        batch: list[tuple[_Call[Job, Result], int, int]] = []
+        room = self._most_at_once
+        for _ in range(len(self._calls)):
+            if not room:
+                break
+            call = self._calls.popleft()
+            left = len(call.jobs) - call.taken
+            if call.future.done():  # whoever asked has gone
+                self._waiting -= left
+                continue
+            taken = min(left, room, self._share if self._calls or batch else left)
+            batch.append((call, call.taken, call.taken + taken))
+            call.taken += taken
+            room -= taken
+            self._waiting -= taken
+            if taken < left:
+                self._calls.append(call)
+        return batch
+
+    def _hand_out(
+        self,
+        batch: Sequence[tuple[_Call[Job, Result], int, int]],
+        done: "asyncio.Future[Sequence[Result]]",
+    ) -> None:
+        error = done.exception()
+        results = [] if error is not None else list(done.result())
+        place = 0
+        for call, start, end in batch:
+            call.results += results[place : place + end - start]
+            place += end - start
+            if call.future.done():
+                continue
+            if error is not None:
+                call.future.set_exception(error)
+            elif len(call.results) == len(call.jobs):
+                call.future.set_result(call.results)

@@ -1,0 +1,325 @@
+"""The live model: a folder of bundle versions, the store's purchases since, and the answers."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Final, Self
+
+import numpy as np
+import polars as pl
+
+from nextbuy import storage
+from nextbuy.errors import BundleError, ConfigError, DamagedError, ModelUnavailableError
+from nextbuy.predictor.audience import AudienceRequest, audience_table
+from nextbuy.predictor.timing_fit import forecaster_and_end
+from nextbuy.service.live.answering import Asked, answer_all
+from nextbuy.service.live.batching import Batcher
+from nextbuy.service.live.card import model_card
+from nextbuy.service.live.everybody import everybody
+from nextbuy.service.live.joining import for_when
+from nextbuy.service.live.loaded import LoadedBundle
+from nextbuy.service.live.protocol import Answer, Question
+from nextbuy.service.live.users import CACHED_USERS, KnownUsers, history_of
+from nextbuy.service.store.protocol import Store, StoredPurchase
+from nextbuy.timing.forecaster import ForecastOptions
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_LATEST: Final = "latest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions:
+    """How much is worked on and kept.
+
+    Attributes:
+        questions_at_once: Most that are worked on together.
+        questions_waiting: Most that wait for it.
+        share: Most of one caller in a batch, while others wait.
+        cached_users: Histories that are kept in memory.
+    """
+
+    questions_at_once: int = 128
+    questions_waiting: int = 2_048
+    share: int = 32
+    cached_users: int = CACHED_USERS
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Current:
+    """What answers now."""
+
+    loaded: LoadedBundle
+    users: KnownUsers
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Job:
+    """One question, and the version that was current when it was asked."""
+
+    current: _Current
+    question: Question
+
+
+def now() -> int:
+    """UTC microseconds."""
+    return time.time_ns() // 1_000
+
+
+class LiveBundles:
+    """Implements `LiveModel`.
+
+    Args:
+        directory: Folder that `nextbuy train --out` wrote, or will write: `versions/NNNNNN`.
+        store: Of the purchases since.
+        clock: UTC microseconds now.
+        options: How much is worked on and kept.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        *,
+        clock: Callable[[], int] = now,
+        options: LiveOptions | None = None,
+    ) -> None:
+        self._directory, self._store, self._clock = directory, store, clock
+        self._options = options or LiveOptions()
+        self._current: _Current | None = None
+        self._changes = Lock()
+        self._swaps = Lock()
+        self._batcher = Batcher[_Job, Answer](
+            self._answers,
+            most_at_once=self._options.questions_at_once,
+            most_waiting=self._options.questions_waiting,
+            share=self._options.share,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        store: Store,
+        *,
+        clock: Callable[[], int] = now,
+        options: LiveOptions | None = None,
+    ) -> Self:
+        """With the newest version loaded, if there is any.
+
+        Raises:
+            BundleError: If the newest version is damaged.
+        """
+        live = cls(directory, store, clock=clock, options=options)
+        if (directory / "versions" / storage.LATEST).exists():
+            live.swap(_LATEST)
+        return live
+
+    @property
+    def version(self) -> str | None:
+        """See `LiveModel.version`."""
+        current = self._current
+        return None if current is None else current.loaded.version
+
+    async def predict(self, questions: Sequence[Question]) -> list[Answer]:
+        """See `LiveModel.predict`; all answers of a call come from one version."""
+        current = self._found()
+        for question in questions:
+            _check(question, current.loaded)
+        return await self._batcher.results(
+            [_Job(current=current, question=question) for question in questions]
+        )
+
+    def forecast(
+        self, user_ids: Sequence[str], *, as_of: int | None = None, horizon_days: int = 90
+    ) -> tuple[pl.DataFrame, str]:
+        """See `LiveModel.forecast`; without a moment days count from now."""
+        current = self._found()
+        loaded = current.loaded
+        forecaster, _ = forecaster_and_end(
+            loaded.predictor.forecaster, loaded.predictor.facts, "forecast"
+        )
+        known, _ = current.users.of(user_ids)
+        histories = loaded.histories(user_ids, [for_when(history.whole) for history in known])
+        moment = self._clock() if as_of is None else as_of
+        options = ForecastOptions(horizon_days=horizon_days)
+        return forecaster.table(histories, moment, options), loaded.version
+
+    def audience(
+        self,
+        request: AudienceRequest,
+        *,
+        as_of: int | None = None,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> tuple[pl.DataFrame, str]:
+        """See `LiveModel.audience`; without a moment days count from now."""
+        current = self._found()
+        loaded = current.loaded
+        predictor = loaded.predictor
+        forecaster, _ = forecaster_and_end(predictor.forecaster, predictor.facts, "name audiences")
+        progress(0.0)
+        everyone = everybody(current.users, self._store)
+        table = audience_table(
+            request, model=loaded.model, forecaster=everyone.forecaster(forecaster),
+            facts=predictor.facts, catalog=predictor.catalog, histories=everyone.histories,
+            as_of=self._clock() if as_of is None else as_of, progress=progress,
+        )  # fmt: skip
+        return table, loaded.version
+
+    def history(self, user_id: str, most: int) -> Sequence[StoredPurchase]:
+        """See `LiveModel.history`; what the catalog lacks of the bundle's part has no name."""
+        current = self._found()
+        loaded = current.loaded
+        rows = current.users.stored_rows(user_id).listed()
+        found = [
+            StoredPurchase(sequence=0, received=0, purchase=loaded.purchase_at(user_id, rows, row))
+            for row in range(max(0, len(rows) - most), len(rows))
+        ]
+        live = sorted(
+            current.users.live_purchases(user_id), key=lambda each: each.purchase.timestamp
+        )
+        both = [*found, *live]
+        if loaded.has_dates:
+            both.sort(key=lambda each: each.purchase.timestamp)
+        return both[max(0, len(both) - most) :]
+
+    def bought(self, purchases: Sequence[StoredPurchase]) -> None:
+        """See `LiveModel.bought`."""
+        with self._changes:
+            if self._current is not None:
+                self._current.users.bought(purchases)
+
+    def forget(self, user_id: str) -> None:
+        """See `LiveModel.forget`."""
+        with self._changes:
+            if self._current is not None:
+                self._current.users.forget(user_id)
+
+    def swap(self, name: str) -> str:
+        """See `LiveModel.swap`."""
+        with self._swaps:
+            loaded = LoadedBundle.load(self._folder_of(name))
+            _try(loaded, self._clock())
+            with self._changes:
+                users = KnownUsers(
+                    loaded, self._store, self._store.forgotten(), self._options.cached_users
+                )
+                self._current = _Current(loaded=loaded, users=users)
+        return loaded.version
+
+    def facts(self) -> dict[str, object]:
+        """See `LiveModel.facts`."""
+        current = self._current
+        return {"version": None} if current is None else model_card(current.loaded)
+
+    def close(self) -> None:
+        """Finish what is being worked on."""
+        self._batcher.close()
+
+    def _found(self) -> _Current:
+        current = self._current
+        if current is None:
+            raise ModelUnavailableError(
+                f"No bundle is loaded. Train one into {self._directory} and swap to it."
+            )
+        return current
+
+    def _folder_of(self, name: str) -> Path:
+        versions = self._directory / "versions"
+        if name == _LATEST:
+            try:
+                found = storage.latest(versions)
+            except DamagedError as error:
+                raise BundleError(str(error)) from error
+            if found is None:
+                raise BundleError(f"There is no bundle in {self._directory}.")
+            name = found
+        folder = versions / name
+        if not _NAME.fullmatch(name) or folder.resolve().parent != versions.resolve():
+            raise BundleError(
+                f"{name[:80]!r} names no version: use 1 to 64 of a-z, 0-9, '.', '-', '_', "
+                "beginning with a letter or digit."
+            )
+        if not folder.is_dir():
+            raise BundleError(f"There is no version {name} in {self._directory}.")
+        return folder
+
+    def _answers(self, jobs: Sequence[_Job]) -> list[Answer]:
+        """Of one batch, in the thread of the worker."""
+        moment = self._clock()
+        groups: dict[int, list[int]] = {}
+        for place, job in enumerate(jobs):
+            groups.setdefault(id(job.current), []).append(place)
+        found: dict[int, Answer] = {}
+        for places in groups.values():
+            current = jobs[places[0]].current
+            asked = _asked(current, [jobs[place].question for place in places], moment)
+            found |= zip(places, answer_all(current.loaded, asked), strict=True)
+        return [found[place] for place in range(len(jobs))]
+
+
+def _check(question: Question, loaded: LoadedBundle) -> None:
+    if question.k < 1:
+        raise ConfigError(f"k is the number of offers; asked for {question.k}, it starts at 1.")
+    if question.as_of is not None and not loaded.has_dates:
+        raise ConfigError(
+            f"A moment was asked of the bundle {loaded.version}, whose time is only an order of "
+            "purchases. Leave as_of out."
+        )
+
+
+def _asked(current: _Current, questions: Sequence[Question], moment: int) -> list[Asked]:
+    loaded = current.loaded
+    by_id = [q.user_id for q in questions if q.history is None and q.user_id is not None]
+    known, sequence = current.users.of(by_id)
+    looked_up = dict(zip(by_id, known, strict=True))
+    nothing = loaded.stored_rows(None)
+    asked = []
+    for question in questions:
+        if question.history is not None:
+            history = history_of(nothing, question.history, loaded)
+        elif question.user_id is not None:
+            history = looked_up[question.user_id]
+        else:
+            history = history_of(nothing, (), loaded)
+        as_of = None
+        if question.as_of is not None:
+            as_of = question.as_of
+            history = history.before(as_of)
+        elif loaded.has_dates:
+            times = history.whole.times
+            as_of = max(moment, int(times[-1]) + 1) if len(times) else moment
+        asked.append(
+            Asked(question=question, history=history, as_of=as_of, after_sequence=sequence)
+        )
+    return asked
+
+
+def _try(loaded: LoadedBundle, moment: int) -> None:
+    """Ask a bundle about nobody and about its first user.
+
+    Raises:
+        BundleError: If it gives no finite probabilities.
+    """
+    first = loaded.stored_rows(0 if len(loaded.predictor.histories) else None)
+    nobody = history_of(loaded.stored_rows(None), (), loaded)
+    someone = history_of(first, (), loaded)
+    as_of = moment if loaded.has_dates else None
+    try:
+        answers = answer_all(
+            loaded,
+            [
+                Asked(question=Question(), history=each, as_of=as_of, after_sequence=0)
+                for each in (nobody, someone)
+            ],
+        )
+    except (ValueError, IndexError, KeyError, ConfigError) as error:
+        raise BundleError(f"The bundle {loaded.version} cannot answer: {error}.") from error
+    for answer in answers:
+        total = sum(offer.probability for offer in answer.offers)
+        if not (np.isfinite(total) and total <= 1 + 1e-3):
+            raise BundleError(
+                f"The bundle {loaded.version} answers with probabilities that sum to {total}."
+            )
