@@ -13,6 +13,7 @@ from nextbuy.cli.rendering import ProgressBar, number, print_json, print_line, p
 
 if TYPE_CHECKING:
     from nextbuy.service.watching.promotion import Comparison
+    from nextbuy.service.watching.update import Update
 
 _STORE: Final = "store:"
 _WORDS: Final = {"loss": "loss (lower is better)"}
@@ -72,7 +73,11 @@ def update(
         )  # fmt: skip
     if json:
         print_json(found.as_dict())
-        return
+    else:
+        _print(found, directory)
+
+
+def _print(found: "Update", directory: Path) -> None:
     if found.comparison is not None:
         _print_comparison(found.comparison, found.champion, str(found.challenger))
     if found.promoted:
