@@ -20,6 +20,7 @@ The file runs in any language that has an ONNX runtime, without nextbuy:
         print(catalog["item_id"][int(item) - 1], float(np.exp(score)))
 """
 
+import copy
 import hashlib
 import logging
 import warnings
@@ -119,7 +120,7 @@ def export_onnx(
     if folder.exists():
         raise ConfigError(f"{folder} is there already. Name a folder that is not.")
     graph = ExportedNetwork(
-        network,
+        copy.deepcopy(network).cpu(),  # wherever the bundle's own answers
         groups=chosen.groups,
         longest=chosen.config.training.longest_window,
         temperature=chosen.config.temperature or 1.0,
