@@ -10,7 +10,17 @@ import pytest
 from nextbuy.cli.app import main
 from tests.shop import shop_log
 
-COMMANDS = ("demo", "doctor", "train", "evaluate", "predict", "forecast", "report")
+COMMANDS = (
+    "demo",
+    "doctor",
+    "train",
+    "evaluate",
+    "predict",
+    "forecast",
+    "report",
+    "export",
+    "update",
+)
 COUNTING = ("--models", "popularity,personal-frequency")
 
 

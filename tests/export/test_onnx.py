@@ -175,6 +175,27 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(predictor, exported,
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm-rnn"])
+def test_networks_that_read_by_recurrence_are_exported_too(name, tmp_path):
+    """By the layers that ONNX has, whose gates are in another order."""
+    log = shop_log(num_users=20)
+    log = pl.concat([log, log[::3].with_columns(item_id=pl.lit("bag"))])
+    options = {name: {"training": {"longest_window": 12}}}
+    config = PredictorConfig(models=(name,), epochs=1, options=options, blend=False)
+    predictor = Predictor.fit(log, config=config)
+    found = export_onnx(predictor, tmp_path / "x")
+    session = onnxruntime.InferenceSession(
+        found.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [each.name for each in session.get_inputs()] == ["items", "baskets"]
+    histories, as_of = drawn(3, len(predictor.catalog))
+    asked = inputs_of(histories)
+    scores = session.run(["scores"], {key: asked[key] for key in ("items", "baskets")})[0]
+    expected = predictor.models[name].log_probabilities(histories, as_of)
+    np.testing.assert_allclose(scores[:, 1:], expected[:, 1:], atol=1e-4)
+    assert np.ptp(scores[:, 1:], axis=0).max() > 0.01  # histories matter
+
+
 @pytest.mark.parametrize(
     ("size", "gated", "repeats", "taps", "order"),
     [

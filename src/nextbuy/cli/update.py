@@ -1,5 +1,7 @@
 """`nextbuy update DIR --from DATA`: a challenger, and whether it takes over."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,7 +13,9 @@ from nextbuy.cli.rendering import ProgressBar, number, print_json, print_line, p
 
 if TYPE_CHECKING:
     from nextbuy.service.watching.promotion import Comparison
+    from nextbuy.service.watching.update import Update
 
+_STORE: Final = "store:"
 _WORDS: Final = {"loss": "loss (lower is better)"}
 
 
@@ -21,7 +25,12 @@ def update(
     directory: Annotated[Path, typer.Argument(help="Folder that train wrote.", metavar="DIR")],
     data: Annotated[
         str | None,
-        typer.Option("--from", metavar="DATA", help="The newest log, a source as in train."),
+        typer.Option(
+            "--from",
+            metavar="DATA",
+            help="The newest log, a source as in train; store:URL is a service's store, with "
+            "the bundle's own histories.",
+        ),
     ] = None,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Let the version before answer again.")
@@ -57,14 +66,18 @@ def update(
     config = PromotionConfig(
         loss_tolerance=loss_tolerance, ndcg_tolerance=ndcg_tolerance, fewest_cases=fewest_cases
     )
-    with ProgressBar() as progress:
+    with ProgressBar() as progress, _log(data, read) as log:
         found = run_update(
-            directory, read.source(data), config=config,
+            directory, log, config=config,
             options=read.options() if read.any_given() else None, progress=progress,
         )  # fmt: skip
     if json:
         print_json(found.as_dict())
-        return
+    else:
+        _print(found, directory)
+
+
+def _print(found: "Update", directory: Path) -> None:
     if found.comparison is not None:
         _print_comparison(found.comparison, found.champion, str(found.challenger))
     if found.promoted:
@@ -72,6 +85,23 @@ def update(
         print_line(f"back: nextbuy update {directory} --rollback")
     else:
         print_line(f"version {found.champion} stays: {found.reason}.")
+
+
+@contextmanager
+def _log(data: str, read: options.DataFlags) -> Iterator[Any]:
+    """The log that is meant, with its store open meanwhile."""
+    if not data.startswith(_STORE):
+        yield read.source(data)
+        return
+    from nextbuy.service.store.opening import open_store, shown
+    from nextbuy.service.watching.update import LiveLog
+
+    url = data.removeprefix(_STORE)
+    store = open_store(url, read_only=True)
+    try:
+        yield LiveLog(name=_STORE + shown(url), store=store)
+    finally:
+        store.close()
 
 
 def _roll_back(directory: Path, *, json: bool) -> None:

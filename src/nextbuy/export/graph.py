@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from nextbuy.data.histories import Int64
 from nextbuy.export.own import own_of, repeats_of
+from nextbuy.export.recurrent import gru_states, lstm_rnn_states
 from nextbuy.export.transformer import transformer_states
-from nextbuy.export.window import Asked, window_of
+from nextbuy.export.window import Asked, Window, window_of
+from nextbuy.nn.gru import GruNetwork
+from nextbuy.nn.recurrent import LstmRnnNetwork
 from nextbuy.nn.transformer import TransformerNetwork
+
+Exportable = TransformerNetwork | GruNetwork | LstmRnnNetwork
 
 INPUTS = ("items", "baskets", "times", "as_of")
 """Names of the inputs; the last two only where time is dates."""
@@ -30,12 +35,13 @@ class ExportedNetwork(nn.Module):
     """
 
     vectors: Tensor
+    table: Tensor
     bias: Tensor
     groups: Tensor
 
     def __init__(
         self,
-        network: TransformerNetwork,
+        network: Exportable,
         *,
         groups: Int64,
         longest: int,
@@ -48,10 +54,13 @@ class ExportedNetwork(nn.Module):
         num_items = network.shape.num_items
         self.k = min(k, num_items)
         with torch.no_grad():
-            vectors = network.embedding(torch.arange(num_items + 1))
-            bias = torch.cat([torch.full((1,), -torch.inf), network.bias])
-        self.register_buffer("vectors", vectors)
-        self.register_buffer("bias", bias)
+            self.register_buffer("vectors", network.embedding(torch.arange(num_items + 1)))
+            table, bias = network.output()
+            self.register_buffer("bias", torch.cat([torch.full((1,), -torch.inf), bias]))
+            if isinstance(network, LstmRnnNetwork):
+                self.register_buffer("table", torch.cat([torch.zeros_like(table[:1]), table]))
+            else:
+                self.table = self.vectors  # what was bought and what is scored are one table
         self.register_buffer("groups", torch.from_numpy(groups))
 
     def forward(
@@ -68,11 +77,11 @@ class ExportedNetwork(nn.Module):
         )
         num_items = self.network.shape.num_items
         window = window_of(asked, longest=self.longest, num_items=num_items)
-        states = transformer_states(self.network, window, self.vectors)
-        logits = torch.addmm(self.bias, states, self.vectors.t()) / self.temperature
+        states = self._states(window)
+        logits = torch.addmm(self.bias, states, self.table.t()) / self.temperature
         scores = torch.log_softmax(logits, dim=-1)
-        head = self.network.repeat_head
-        if head is not None:
+        if isinstance(self.network, TransformerNetwork) and self.network.repeat_head is not None:
+            head = self.network.repeat_head
             own = own_of(asked)
             log_own, log_rest = repeats_of(
                 head, own, items, states_BD=states, vectors_ID=self.vectors, groups_I=self.groups
@@ -85,3 +94,11 @@ class ExportedNetwork(nn.Module):
             scores = torch.where(torch.isneginf(shares), scores, mixed)
         top_scores, top_items = scores.topk(self.k, dim=1)
         return states, scores, top_items, top_scores
+
+    def _states(self, window: Window) -> Tensor:
+        network = self.network
+        if isinstance(network, TransformerNetwork):
+            return transformer_states(network, window, self.vectors)
+        if isinstance(network, GruNetwork):
+            return gru_states(network, window, self.vectors)
+        return lstm_rnn_states(network, window, self.vectors)

@@ -20,6 +20,7 @@ The file runs in any language that has an ONNX runtime, without nextbuy:
         print(catalog["item_id"][int(item) - 1], float(np.exp(score)))
 """
 
+import copy
 import hashlib
 import logging
 import warnings
@@ -34,7 +35,7 @@ import torch
 from nextbuy import __version__, storage
 from nextbuy.data.histories import Int64
 from nextbuy.errors import BundleError, ConfigError, MissingExtraError, NextbuyError
-from nextbuy.export.graph import INPUTS, OUTPUTS, ExportedNetwork
+from nextbuy.export.graph import INPUTS, OUTPUTS, Exportable, ExportedNetwork
 from nextbuy.export.inputs import inputs_of
 from nextbuy.models.blend import BLEND
 from nextbuy.models.neural import NeuralModel
@@ -119,13 +120,14 @@ def export_onnx(
     if folder.exists():
         raise ConfigError(f"{folder} is there already. Name a folder that is not.")
     graph = ExportedNetwork(
-        network,
+        copy.deepcopy(network).cpu(),  # wherever the bundle's own answers
         groups=chosen.groups,
         longest=chosen.config.training.longest_window,
         temperature=chosen.config.temperature or 1.0,
         k=k,
     ).eval()
-    dated = predictor.histories.time_kind == "dates"
+    has_dates = predictor.histories.time_kind == "dates"
+    dated = has_dates and isinstance(network, TransformerNetwork)  # others know only an order
     found: dict[str, Any] = {}
 
     def write(place: Path) -> None:
@@ -154,7 +156,7 @@ def _refuse_conditions(predictor: Predictor) -> None:
 
 def _network_of(
     predictor: Predictor, asked: str | None
-) -> tuple[str, TransformerNetwork, NeuralModel[Any, Any]]:
+) -> tuple[str, Exportable, NeuralModel[Any, Any]]:
     there = predictor.models
     networks = [name for name, model in there.items() if isinstance(model, NeuralModel)]
     name = asked or next(iter(sorted(networks, key=lambda n: n != "transformer")), None)
@@ -166,7 +168,7 @@ def _network_of(
     model = there.get(name)
     if model is None:
         raise ConfigError(f"No model {name!r} in the bundle; there is {', '.join(there)}.")
-    if not isinstance(model, NeuralModel) or not isinstance(model.network, TransformerNetwork):
+    if not isinstance(model, NeuralModel) or not isinstance(model.network, Exportable):
         raise ConfigError(_why_not(name, model))
     num_bytes = 4 * sum(p.numel() for p in model.network.trained_parameters().values())
     if num_bytes > _MOST_BYTES:
@@ -180,8 +182,8 @@ def _why_not(name: str, model: FittedModel) -> str:
     if name == BLEND:
         return "A blend has counting models among its members; export one network: --model NAME."
     if isinstance(model, NeuralModel):
-        return f"{name} reads by recurrence, which is not exported yet; transformer is."
-    return f"{name} is no network: it looks up tables of users and items. Export transformer."
+        return f"{name} is a network that nextbuy export does not know."
+    return f"{name} is no network: it looks up tables of users and items. Export a network."
 
 
 def _write_graph(graph: ExportedNetwork, path: Path, *, dated: bool, model: str) -> None:
@@ -241,7 +243,9 @@ def _tried(predictor: Predictor, model: NeuralModel[Any, Any], path: Path) -> di
     chosen = np.linspace(0, len(histories) - 1, min(_CHECKED, len(histories))).astype(np.int64)
     some = histories.take(np.unique(chosen))
     as_of = _later(inputs_of(some).get("as_of"))
-    scores = session.run(["scores"], inputs_of(some, as_of))[0]
+    asked = inputs_of(some, as_of)
+    scores = session.run(["scores"], {each.name: asked[each.name] for each in session.get_inputs()})
+    scores = scores[0]
     expected = model.log_probabilities(some, as_of)
     largest = float(np.abs(scores[:, 1:] - expected[:, 1:]).max(initial=0.0))
     if not largest <= TOLERANCE:  # nan is not
@@ -277,8 +281,8 @@ def _description(
         "nextbuy": __version__,
         "opset": OPSET,
         "model": name,
-        "covers": f"{name} alone, with its repeat head, temperature and own items; no blend, no "
-        "repeat policy, no rules, no reasons",
+        "covers": f"{name} alone, with its temperature and, where it has one, its repeat head and "
+        "the own items that it needs; no blend, no repeat policy, no rules, no reasons",
         "left_out": {"repeat": predictor.config.repeat, "rules": predictor.config.rules is not None}
         if plain
         else {},
@@ -295,8 +299,8 @@ def _description(
             "top_items": f"int64 [batch, {graph.k}]: the best item indices, of equals the lower",
             "top_scores": f"float32 [batch, {graph.k}]: their logs of probability",
         },
-        "reads": f"all purchases for own items, the newest {graph.longest - 1} in order; memory "
-        "grows with the square of length",
+        "reads": f"the newest {graph.longest - 1} purchases in order, and all of them for own "
+        "items, for which memory grows with the square of length",
         "unknown_items": "leave them out of the history",
     }
 

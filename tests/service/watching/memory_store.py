@@ -50,3 +50,6 @@ class MemoryStore:
 
     def served(self, since):
         return iter(sorted((o for o in self.offers if o.served >= since), key=lambda o: o.served))
+
+    def forgotten(self):
+        return frozenset()

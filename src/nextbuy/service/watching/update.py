@@ -17,6 +17,7 @@ from nextbuy.errors import BundleError, ConfigError, DamagedError, SplitError
 from nextbuy.predictor import Predictor
 from nextbuy.predictor.learning import read_and_split
 from nextbuy.progress import Progress, SilentProgress
+from nextbuy.service.store.protocol import Store
 from nextbuy.service.watching.promotion import (
     Comparison,
     PromotionConfig,
@@ -24,9 +25,23 @@ from nextbuy.service.watching.promotion import (
     too_few,
     why_not,
 )
+from nextbuy.service.watching.whole_log import whole_log
 
 _UPDATE: Final = "update"
 """Key of `run.json` under which a challenger's version says what became of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveLog:
+    """The champion's histories and the purchases of a store: see `whole_log`.
+
+    Attributes:
+        name: As the user called it, without passwords.
+        store: Is read only.
+    """
+
+    name: str
+    store: Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +86,8 @@ def update(
 
     Args:
         directory: With `versions/LATEST`.
-        data: The newest log, all of it: what the champion learnt from, and what came later.
+        data: The newest log, all of it: what the champion learnt from, and what came later; or a
+            `LiveLog`, which joins the two.
         config: What counts as not worse.
         options: How to read the data; as the champion's log was read if not told.
         progress: Told about the long parts.
@@ -89,6 +105,12 @@ def update(
             "An update compares on what was bought after the champion's last purchase, and this "
             "bundle's log has only an order of purchases. Train anew with: nextbuy train"
         )
+    facts: dict[str, Any] = {}
+    if isinstance(data, LiveLog):
+        whole = whole_log(champion, data.store)
+        facts = {"source": data.name, "store_sequence": whole.store_sequence}
+        facts["read_options"] = champion.facts["read_options"]  # of files that are read later
+        data, options = whole.frame, whole.options
     options = options or champion.read_options()
     last = int(champion.histories.times.max())
     try:
@@ -110,6 +132,7 @@ def update(
         source, encoded, split, config=champion.config, options=options, progress=progress,
         scored=compare,
     )  # fmt: skip
+    challenger.facts |= facts
     return _published(directory, challenger, name, found[0], why_not(found[0], config))
 
 
