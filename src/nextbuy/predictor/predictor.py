@@ -87,7 +87,7 @@ class Predictor(Answering):
         predictor.leaderboard, predictor.facts = fitted.rows, predictor.facts | learnt.facts
         if config.refit_full:
             predictor._refit(encoded, progress)
-            timing = refit_timing(timing, encoded.histories, progress)
+            timing = refit_timing(timing, encoded, progress)
         predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
         predictor.facts["timing"] = timing.facts
         return predictor
