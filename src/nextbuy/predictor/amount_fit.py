@@ -28,8 +28,9 @@ from nextbuy.timing.amounts import GAMMA_GAMMA, Amounts, deviance, item_values
 from nextbuy.timing.basket_size import BasketSize, items_of_each_event, units_of_each_event
 from nextbuy.timing.events import Float64, events_before, observed_until, value_of_each_event
 
-_MOST_USERS: Final = 1_000
-"""Of a period: a model of items is asked for a whole row of the catalog of each."""
+_MOST_USERS, _LEAST_USERS, _MOST_CELLS = 1_000, 300, 5 * 10**7
+"""Users of a period: a model of items is asked for a whole row of the catalog of each, so that a
+large catalog has fewer."""
 
 _MOST_USERS_IN_A_HURRY: Final = 200
 _FEWEST_USERS: Final = 30
@@ -88,11 +89,12 @@ class Spending:
             return cls(reason=f"amounts are weighed under a temporal split, not {split.name}")
         starts = int(split.validation.as_of[0]), int(split.test.as_of[0])
         known = in_catalog(encoded.histories, encoded.catalog, split.catalog)
-        most = _MOST_USERS_IN_A_HURRY if budget.is_limited else _MOST_USERS
+        most = min(_MOST_USERS, max(_LEAST_USERS, _MOST_CELLS // len(split.catalog)))
+        most = min(most, _MOST_USERS_IN_A_HURRY) if budget.is_limited else most
         ends = starts[1], observed_until(encoded.histories)
         validation, test = (
             _period(
-                encoded.histories, known, split.catalog.prices,
+                encoded.histories, known, len(split.catalog),
                 start=start, end=end, most_users=most,
             )
             for start, end in zip(starts, ends, strict=True)
@@ -162,7 +164,7 @@ def next_item_values(
 def _period(
     whole: Histories,
     known: Histories,
-    prices_V: Float32,
+    num_items: int,
     *,
     start: int,
     end: int,
@@ -186,7 +188,7 @@ def _period(
         whole=whole.take(users),
         known=known.take(users),
         start=start,
-        item_values=item_values(known, start, prices_V),
+        item_values=item_values(known, start, num_items),
         came=values_E[firsts],
         items=items_of_each_event(later, events)[firsts],
         units=None if units_E is None else units_E[firsts],

@@ -154,10 +154,11 @@ def refit_timing(fitted: FittedTiming, encoded: Encoded, progress: Progress) -> 
     end = int(fitted.facts["observed_until"])
     histories, before = encoded.histories, fitted.forecaster
     forecaster, _ = _forecaster(before.blend.fit(histories, end), histories, end)
+    forecaster.amounts = forecaster.amounts or before.amounts
     if isinstance(forecaster.amounts, Amounts) and isinstance(before.amounts, Amounts):
         forecaster.amounts.weights = before.amounts.weights
         if forecaster.amounts.asks_items:
-            forecaster.amounts.item_values = item_values(histories, end, encoded.catalog.prices)
+            forecaster.amounts.item_values = item_values(histories, end, len(encoded.catalog))
     return replace(
         fitted, forecaster=forecaster, facts=fitted.facts | {"learned_until": _date(end)}
     )

@@ -44,7 +44,7 @@ _WORTH: Final = 0.01
 the catalog of each user, which makes a forecast many times slower."""
 
 _PURCHASES_OF_ALL: Final = 5.0
-"""Purchases of an item that its price in the catalog counts for."""
+"""Purchases of an item that its price times the usual quantity counts for."""
 
 _log = logging.getLogger(__name__)
 
@@ -219,30 +219,36 @@ def deviance(said_U: Float64, came_U: Float64) -> float:
     return error if np.isfinite(error) else np.inf
 
 
-def item_values(known: Histories, as_of: int | Int64, prices_V: Float32) -> Float32:
+def item_values(known: Histories, as_of: int | Int64, num_items: int) -> Float32:
     """w: what a purchase of each item costs, price times quantity, [V + 1].
 
-    The mean over its purchases before `as_of`, drawn towards its price in the catalog times the
-    mean quantity of all; of an item without either, what a purchase costs on average.
+    The mean over its purchases before `as_of`, drawn towards its mean price times the quantity that
+    is usual of all items; of an item without any, what a purchase costs on average. The catalog has
+    prices, too, but those of the whole log: on validation they would know the test.
 
     Args:
-        known: With prices, in the catalog of the prices.
+        known: With prices, in a catalog of so many items.
         as_of: UTC microseconds.
-        prices_V: Of the catalog, [V + 1], `nan` where unknown.
+        num_items: V.
+
+    Raises:
+        DataError: If there are no prices.
     """
-    seen_N = known.times < np.repeat(np.broadcast_to(as_of, len(known)), known.lengths)
     values_N = value_of_each_purchase(known)
+    seen_N = known.times < np.repeat(np.broadcast_to(as_of, len(known)), known.lengths)
     with np.errstate(invalid="ignore"):
         seen_N &= values_N >= 0  # known, and no return
     items_N, values_N = known.items[seen_N], values_N[seen_N]
-    counts_V = np.bincount(items_N, minlength=len(prices_V)).astype(np.float64)
-    sums_V = np.bincount(items_N, values_N, minlength=len(prices_V))
-    listed_V = prices_V.astype(np.float64)
-    expected = np.nansum(listed_V * counts_V)
-    units = sums_V[~np.isnan(listed_V)].sum() / expected if expected > 0 else 1.0
-    usual = float(values_N.mean()) if len(values_N) else 0.0
-    listed_V = np.where(np.isnan(listed_V), usual, listed_V * units)
-    shrunk_V = (sums_V + _PURCHASES_OF_ALL * listed_V) / (counts_V + _PURCHASES_OF_ALL)
+    prices_N = np.zeros(0) if known.prices is None else known.prices[seen_N].astype(np.float64)
+    counts_V, sums_V, prices_V = (
+        np.bincount(items_N, weights, minlength=num_items + 1).astype(np.float64)
+        for weights in (None, values_N, prices_N)
+    )
+    units = sums_V.sum() / prices_V.sum() if prices_V.any() else 1.0
+    usual = sums_V.sum() / max(counts_V.sum(), 1.0)
+    mean_V = np.divide(prices_V, counts_V, out=np.zeros_like(prices_V), where=counts_V > 0) * units
+    shrunk_V = (sums_V + _PURCHASES_OF_ALL * mean_V) / (counts_V + _PURCHASES_OF_ALL)
+    shrunk_V[counts_V == 0] = usual
     shrunk_V[0] = 0.0  # padding
     return shrunk_V.astype(np.float32)
 
