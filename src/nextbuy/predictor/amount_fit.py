@@ -28,7 +28,7 @@ from nextbuy.timing.amounts import GAMMA_GAMMA, Amounts, deviance, item_values
 from nextbuy.timing.basket_size import BasketSize, items_of_each_event, units_of_each_event
 from nextbuy.timing.events import Float64, events_before, observed_until, value_of_each_event
 
-_MOST_USERS, _LEAST_USERS, _MOST_CELLS = 1_000, 300, 5 * 10**7
+_MOST_USERS, _LEAST_USERS, _MOST_CELLS = 1_000, 300, 3 * 10**7
 """Users of a period: a model of items is asked for a whole row of the catalog of each, so that a
 large catalog has fewer."""
 
