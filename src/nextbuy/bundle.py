@@ -139,7 +139,9 @@ def load_bundle(path: Path) -> Bundle:
             for shown, kind in stored["models"].items()
         }
         timing = folder / _TIMING
-        forecaster = Forecaster.load(timing, histories) if timing.exists() else None
+        forecaster = None
+        if timing.exists():
+            forecaster = Forecaster.load(timing, histories, len(catalog))
         clocks = folder / _CADENCE
         cadence = ItemCadence.load(clocks, len(catalog)) if clocks.exists() else None
     except BundleError:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nextbuy.data.histories import Histories
+from nextbuy.models import tifu_knn
 from nextbuy.models.ease import Ease, EaseConfig
 from nextbuy.models.item_knn import ItemKnn, ItemKnnConfig
 from nextbuy.models.markov import Markov, MarkovConfig
@@ -198,3 +199,22 @@ def test_the_half_life_is_the_one_that_suits_validation():
     model = RecencyPopularity().fit(train, validation, small_catalog(4), FitOptions())
     log_p = model.log_probabilities(train, np.full(5, 100 * DAY))
     assert np.exp(log_p[0, newest]) > 0.9
+
+
+def test_equally_near_neighbours_are_taken_in_their_order(monkeypatch):
+    """2, 3, 4 and 5 are as far from 1 as from each other: the first two of them count. Asked in
+    blocks or at once, alone or beside others, the answer is the same to the last bit."""
+    config = TifuKnnConfig(neighbours=3, own_share=0.5, groups=1)
+    train = [[[2]], [[1]], [[3]], [[4]], [[5]]]
+    asked = [[[1]], [[6]], [[5]], [[1]]]
+    found = scores(TifuKnn(config), train, asked)
+    near = {1: (1, 2, 3), 6: (2, 1, 3), 5: (5, 2, 1)}
+    for row, user in zip(found, asked, strict=True):
+        own = user[0][0]
+        expected = np.zeros(V)
+        expected[own - 1] = 0.5
+        for item in near[own]:
+            expected[item - 1] += 0.5 / 3
+        np.testing.assert_allclose(row, expected, rtol=1e-6)
+    monkeypatch.setattr(tifu_knn, "_BLOCK", 2)
+    np.testing.assert_array_equal(scores(TifuKnn(config), train, asked), found)

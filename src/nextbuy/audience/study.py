@@ -17,7 +17,7 @@ from nextbuy.audience.chances import basket_sizes, buying_chances, day_chances
 from nextbuy.audience.own_shares import TargetPurchases, population_share, shrunk
 from nextbuy.audience.target import Target
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.histories import DAY, Float32, Histories
+from nextbuy.data.histories import DAY, Float32, Histories, Int64
 from nextbuy.models.protocol import FittedModel
 from nextbuy.timing.events import Float64
 from nextbuy.timing.protocol import TimingModel
@@ -121,7 +121,7 @@ class Study:
 
 
 def sums_over_items(
-    model: FittedModel, histories: Histories, as_of: int, weights_VG: Float32
+    model: FittedModel, histories: Histories, as_of: int | Int64, weights_VG: Float32
 ) -> Float64:
     """sum_i P(next item is i) weight_ig for each user and column, [U, G].
 
@@ -130,15 +130,16 @@ def sums_over_items(
     Args:
         model: Fitted.
         histories: In the catalog of the model; only purchases before `as_of` are shown to it.
-        as_of: The moment of the question, UTC microseconds.
+        as_of: The moment of the question, UTC microseconds, one for all or one a user.
         weights_VG: Of each item index, shape [V + 1, G].
     """
     num_users = len(histories)
     sums_UG = np.zeros((num_users, weights_VG.shape[1]))
+    moments_U = np.broadcast_to(np.asarray(as_of, dtype=np.int64), num_users)
     chunk = max(1, min(_CHUNK_VALUES // len(weights_VG), 1_024))
     for start in range(0, num_users, chunk):
         users = np.arange(start, min(start + chunk, num_users))
-        moments = np.full(len(users), as_of, dtype=np.int64)
+        moments = np.ascontiguousarray(moments_U[users])
         rows = histories.take(users).before(moments)
         sums_UG[users] = np.exp(model.log_probabilities(rows, moments)) @ weights_VG
     return sums_UG

@@ -130,7 +130,7 @@ def _print_notes(
     if moment is not None and microseconds_of(moment) > timing["observed_until"]:
         notes.append("--as-of is after the end of the log: it counts as if nobody bought since")
     spend = [name for name in found.columns if name.startswith("expected_spend")]
-    if timing["spend"] != "gamma-gamma":
+    if timing["spend"] not in ("gamma-gamma", "blend"):
         notes.append(f"no expected spend: {timing['spend']}")
     elif found.height and found[spend[0]].null_count() == found.height > len(unknown):
         notes.append("no expected spend: these purchases have no prices")
@@ -146,7 +146,8 @@ def _print(found: "pl.DataFrame", horizon_days: int, lifetime_days: int) -> None
             str(row["user_id"]), _days(row["days_to_next_p10"]), _days(row["days_to_next_p50"]),
             _days(row["days_to_next_p90"]), percent(row["p_buy_7d"], 1),
             percent(row["p_buy_30d"], 1), percent(row["p_buy_90d"], 1), percent(row["p_active"], 1),
-            number(row[purchases], 2), number(row[spend], 2),
+            number(row["expected_items_next_basket"], 1), number(row[purchases], 2),
+            number(row[spend], 2),
             number(row[f"lifetime_value_{lifetime_days}d"], 2),
         ]
         for row in shown.head(_SHOWN).to_dicts()
@@ -155,7 +156,7 @@ def _print(found: "pl.DataFrame", horizon_days: int, lifetime_days: int) -> None
     print_table(
         [
             "user", "days to next, 10 %", "50 %", "90 %", "in 7 days", "30 days", "90 days",
-            "active", f"purchases in {horizon_days} days", "spend",
+            "active", "items next time", f"purchases in {horizon_days} days", "spend",
             f"value in {lifetime_days} days",
         ],
         rows,

@@ -52,8 +52,11 @@ def to_arrays(name: str, matrix: Csr) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(name: str, arrays: dict[str, NDArray[Any]], num_columns: int) -> Csr:
-    """The matrix that `to_arrays` took apart."""
+    """The matrix that `to_arrays` took apart; its places are of 32 bits if they can be, since
+    products are faster then."""
     data, indices, indptr = (arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    if len(data) <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
     return sparse.csr_array((data, indices, indptr), shape=(len(indptr) - 1, num_columns))
 
 

@@ -19,7 +19,7 @@ from nextbuy.predictor.answers import Moment, best_offers
 from nextbuy.predictor.audience import AudienceRequest, audience_table
 from nextbuy.predictor.cadence_fit import due_table, moments_of
 from nextbuy.predictor.config import PredictorConfig
-from nextbuy.predictor.timing_fit import forecast_table
+from nextbuy.predictor.forecasting import forecast_table
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import Rules
 from nextbuy.timing.forecaster import Forecaster
@@ -125,6 +125,7 @@ class Answering:
         return forecast_table(
             self.forecaster, self.facts, self.histories, who, as_of=as_of,
             horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount,
+            model=self.models[self.best_model],
         )  # fmt: skip
 
     def due(

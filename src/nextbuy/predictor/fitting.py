@@ -61,6 +61,19 @@ class LeaderboardRow:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Asked:
+    """What a model said of validation; None where it was not asked.
+
+    Attributes:
+        shares: Probabilities of targets of audiences.
+        next_item: What each user's next item costs.
+    """
+
+    shares: Float64 | None = None
+    next_item: Float64 | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Fitted:
     """What came of fitting.
 
@@ -83,7 +96,7 @@ class Fitted:
     skipped: dict[str, str]
     scored_share: float
     refitted: bool
-    asked: Float64 | None
+    asked: Asked
     cadence: FittedCadence
 
 
@@ -96,7 +109,7 @@ def fit_and_score(
     world: World | None,
     progress: Progress,
     budget: TimeBudget = TimeBudget(),  # noqa: B008  (frozen)
-    ask: Callable[[FittedModel], Float64 | None] = lambda _: None,
+    ask: Callable[[FittedModel], Asked] = lambda _: Asked(),
 ) -> Fitted:
     """Fit the models one after the other, then blend them if there are several.
 

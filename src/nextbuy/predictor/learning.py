@@ -13,11 +13,12 @@ from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source, load_source
 from nextbuy.evaluation.evaluate import Evaluation
 from nextbuy.models.protocol import FittedModel, Model
+from nextbuy.predictor.amount_fit import Spending
 from nextbuy.predictor.audience_fit import Studies
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.config import PredictorConfig, SplitName
 from nextbuy.predictor.facts import results_facts
-from nextbuy.predictor.fitting import Fitted, evaluate_all, fit_and_score, limited_world
+from nextbuy.predictor.fitting import Asked, Fitted, evaluate_all, fit_and_score, limited_world
 from nextbuy.predictor.refit import refuse_seen
 from nextbuy.predictor.timing_fit import FittedTiming, fit_timing
 from nextbuy.progress import Progress
@@ -98,20 +99,27 @@ def learn(
     """
     world = limited_world(source, config)
     studies = Studies.of(encoded, split, budget)
+    spending = Spending.of(encoded, split, budget)
     timing = fit_timing(
         encoded, split, config, budget, progress, ask=studies.ask_timing, world=world
     )
     with nullcontext() if run_folder is None else run_lock(run_folder):
         fitted = fit_and_score(
             models, _mapped(split, run_folder), config, run_folder=run_folder, world=world,
-            progress=progress, budget=budget, ask=studies.ask_model,
+            progress=progress, budget=budget,
+            ask=lambda model: Asked(
+                shares=studies.ask_model(model), next_item=spending.ask_model(model)
+            ),
         )  # fmt: skip
     progress.about("audiences")
     best = min(fitted.rows, key=lambda row: row.validation.metrics["loss"])
     audience = studies.facts(
-        fitted.asked, timing.asked, model=fitted.models[best.model], forecaster=timing.forecaster,
-        budget=budget,
+        fitted.asked.shares, timing.asked, model=fitted.models[best.model],
+        forecaster=timing.forecaster, budget=budget,
     )  # fmt: skip
+    timing = spending.weighed(
+        timing, fitted.asked.next_item, model=fitted.models[best.model], budget=budget
+    )
     facts = results_facts(fitted, split, config, world) | {"audience": audience}
     return Learnt(models=fitted, timing=timing, facts=facts)
 

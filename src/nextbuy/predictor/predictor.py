@@ -125,7 +125,7 @@ class Predictor(Answering):
         scored(predictor)
         if config.refit_full:
             predictor._refit(encoded, progress)
-            timing = refit_timing(timing, encoded.histories, progress)
+            timing = refit_timing(timing, encoded, progress)
         predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
         predictor.facts["timing"] = timing.facts
         return predictor

@@ -6,19 +6,16 @@ are scored.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
-
-import polars as pl
 
 from nextbuy.audience.study import ExpectedDays
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import Encoded
-from nextbuy.data.histories import UNKNOWN, Histories, Int64
+from nextbuy.data.histories import UNKNOWN, Histories
 from nextbuy.data.recoding import index_map
-from nextbuy.data.times import microseconds_of
 from nextbuy.data.worlds.world import World
 from nextbuy.errors import ConfigError, DataError, SplitError, TrainingError
 from nextbuy.models.blend import BLEND
@@ -28,11 +25,12 @@ from nextbuy.predictor.timing_scores import evenly_spread, timing_scores
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.temporal import automatic_cutoffs
+from nextbuy.timing.amounts import Amounts, item_values
+from nextbuy.timing.basket_size import BasketSize
 from nextbuy.timing.bg_nbd import BgNbd
 from nextbuy.timing.blend import TimingBlend
 from nextbuy.timing.events import events_before, observed_until
-from nextbuy.timing.forecaster import Forecaster, ForecastOptions
-from nextbuy.timing.gamma_gamma import GammaGamma
+from nextbuy.timing.forecaster import Forecaster
 from nextbuy.timing.mbg_nbd import MbgNbd
 from nextbuy.timing.neural import NeuralTiming
 from nextbuy.timing.pareto_nbd import ParetoNbd
@@ -126,7 +124,7 @@ def fit_timing(
         if config.refit and not budget.is_limited:
             TimingBlend(members).fit(histories, test_start)
             learned_until = test_start
-        amount, why_no_spend = _amount(histories, learned_until)
+        forecaster, why_no_spend = _forecaster(blend, histories, learned_until)
     except _REASONS as error:
         return _nothing(str(error), left_out)
     facts = {
@@ -141,23 +139,28 @@ def fit_timing(
         "spend": why_no_spend or "gamma-gamma",
         "undetermined": _undetermined(members),
         **timing_scores(
-            {BLEND: blend, **members}, encoded, test_start, end,
-            most_users=_MOST_USERS, world=world, seed=config.seed,
+            {BLEND: blend, **members}, encoded, test_start, end, most_users=_MOST_USERS,
+            world=world, seed=config.seed,
         ),
     }  # fmt: skip
-    return FittedTiming(forecaster=Forecaster(blend, amount), facts=facts, asked=asked)
+    return FittedTiming(forecaster=forecaster, facts=facts, asked=asked)
 
 
-def refit_timing(fitted: FittedTiming, histories: Histories, progress: Progress) -> FittedTiming:
+def refit_timing(fitted: FittedTiming, encoded: Encoded, progress: Progress) -> FittedTiming:
     """Fitted again on the whole log, weights kept."""
     if fitted.forecaster is None:
         return fitted
     progress.about("timing, whole log")
     end = int(fitted.facts["observed_until"])
-    blend = fitted.forecaster.blend.fit(histories, end)
-    amount, _ = _amount(histories, end)
-    return FittedTiming(
-        forecaster=Forecaster(blend, amount), facts=fitted.facts | {"learned_until": _date(end)}
+    histories, before = encoded.histories, fitted.forecaster
+    forecaster, _ = _forecaster(before.blend.fit(histories, end), histories, end)
+    forecaster.amounts = forecaster.amounts or before.amounts
+    if isinstance(forecaster.amounts, Amounts) and isinstance(before.amounts, Amounts):
+        forecaster.amounts.weights = before.amounts.weights
+        if forecaster.amounts.asks_items:
+            forecaster.amounts.item_values = item_values(histories, end, len(encoded.catalog))
+    return replace(
+        fitted, forecaster=forecaster, facts=fitted.facts | {"learned_until": _date(end)}
     )
 
 
@@ -169,36 +172,7 @@ def with_unlisted(
         return None
     rows = index_map(encoded.catalog, known)[encoded.histories.items] == UNKNOWN
     unlisted = Unlisted.of(encoded.histories, rows) if rows.any() else None
-    return Forecaster(forecaster.blend, forecaster.amount, unlisted)
-
-
-def forecast_table(
-    forecaster: Forecaster | None,
-    facts: Mapping[str, Any],
-    stored: Histories,
-    who: Sequence[str] | Histories | None,
-    *,
-    as_of: datetime | int | Int64 | None,
-    horizon_days: int,
-    lifetime_days: int,
-    discount: float,
-) -> pl.DataFrame:
-    """The answer of `Predictor.forecast`.
-
-    Raises:
-        ConfigError: If there is no forecaster, with the reason.
-    """
-    forecaster, end = forecaster_and_end(forecaster, facts, "forecast")
-    options = ForecastOptions(
-        horizon_days=horizon_days, lifetime_days=lifetime_days, discount=discount
-    )
-    moments = end if as_of is None else as_of
-    moments = microseconds_of(moments) if isinstance(moments, datetime) else moments
-    if isinstance(who, Histories):
-        return forecaster.table(who, moments, options)
-    whole = forecaster.whole(stored)
-    asked = whole if who is None else whole.of_users(who)
-    return forecaster.table(asked, moments, options)
+    return Forecaster(forecaster.blend, forecaster.amounts, forecaster.sizes, unlisted)
 
 
 def forecaster_and_end(
@@ -266,12 +240,20 @@ def _weighed(
     return TimingBlend(kept).weigh(sample, validation_start, waits)
 
 
-def _amount(histories: Histories, as_of: int) -> tuple[GammaGamma | None, str | None]:
+def _forecaster(
+    blend: TimingBlend, histories: Histories, as_of: int
+) -> tuple[Forecaster, str | None]:
+    """A forecaster of a fitted blend, and why it does not know what a purchase is worth, if so."""
+    amounts, reason = _amounts(histories, as_of)
+    return Forecaster(blend, amounts, BasketSize.fitted(histories, as_of)), reason
+
+
+def _amounts(histories: Histories, as_of: int) -> tuple[Amounts | None, str | None]:
     """What a purchase is worth, or why that is not known."""
     if histories.prices is None:
         return None, "the log has no prices"
     try:
-        return GammaGamma().fit(histories, as_of), None
+        return Amounts.fitted(histories, as_of), None
     except _REASONS as error:
         return None, str(error)
 

@@ -117,14 +117,24 @@ def value_of_each_event(histories: Histories, events: Events) -> Float64:
     Raises:
         DataError: If there are no prices.
     """
+    rows_N, event_N = event_of_each_purchase(histories, events)
+    values_N = value_of_each_purchase(histories)[rows_N]
+    return np.bincount(event_N, values_N, minlength=len(events.times)).astype(np.float64)
+
+
+def value_of_each_purchase(histories: Histories) -> Float64:
+    """Price times quantity of each row, [N]; as for an event.
+
+    Raises:
+        DataError: If there are no prices.
+    """
     if histories.prices is None:
         raise DataError("Amounts were asked of purchases without prices. Give a price column.")
-    rows_N, event_N = event_of_each_purchase(histories, events)
-    values_N = histories.prices[rows_N].astype(np.float64)
+    values_N = histories.prices.astype(np.float64)
     if histories.quantities is not None:
-        units_N = histories.quantities[rows_N].astype(np.float64)
+        units_N = histories.quantities.astype(np.float64)
         values_N *= np.where(np.isnan(units_N), 1.0, units_N)
-    return np.bincount(event_N, values_N, minlength=len(events.times)).astype(np.float64)
+    return values_N
 
 
 def _seen(histories: Histories, as_of_U: Int64) -> tuple[Int64, NDArray[np.bool_]]:

@@ -10,11 +10,14 @@ from typing import Final, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from nextbuy import columns
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.errors import ConfigError
 from nextbuy.threads import in_threads
+from nextbuy.timing.amounts import BLEND_FOLDER, Amounts
+from nextbuy.timing.basket_size import BasketSize
 from nextbuy.timing.blend import TimingBlend
 from nextbuy.timing.events import Float64
 from nextbuy.timing.gamma_gamma import GammaGamma
@@ -62,19 +65,25 @@ class ForecastOptions:
 
 
 class Forecaster:
-    """A weighed blend of timing models, and a model of what a purchase is worth.
+    """A weighed blend of timing models, the size of baskets, and what a purchase is worth.
 
     Attributes:
         blend: Fitted and weighed.
-        amount: Fitted; None where the log has no prices.
+        amounts: Fitted; None where the log has no prices. Of an older bundle Gamma-Gamma alone.
+        sizes: Of baskets; None of an older bundle.
         unlisted: Purchases that the stored histories lack, or None.
     """
 
     def __init__(
-        self, blend: TimingBlend, amount: GammaGamma | None, unlisted: Unlisted | None = None
+        self,
+        blend: TimingBlend,
+        amounts: Amounts | GammaGamma | None,
+        sizes: BasketSize | None,
+        unlisted: Unlisted | None = None,
     ) -> None:
         self.blend = blend
-        self.amount = amount
+        self.amounts = amounts
+        self.sizes = sizes
         self.unlisted = unlisted
 
     def whole(self, histories: Histories) -> Histories:
@@ -82,7 +91,12 @@ class Forecaster:
         return histories if self.unlisted is None else self.unlisted.added_to(histories)
 
     def table(
-        self, histories: Histories, as_of: int | Int64, options: ForecastOptions | None = None
+        self,
+        histories: Histories,
+        as_of: int | Int64,
+        options: ForecastOptions | None = None,
+        *,
+        next_item: Float64 | None = None,
     ) -> pl.DataFrame:
         """One row a user, in their order; in chunks, a thread a core, so that memory stays bounded.
 
@@ -93,11 +107,15 @@ class Forecaster:
             histories: With dates.
             as_of: UTC microseconds from which days count, one for all, or one a user.
             options: How far to look; H and L are its `horizon_days` and `lifetime_days`.
+            next_item: What each user's next item is expected to cost, for `amounts` that ask for
+                it; see `Amounts.estimates`.
 
         Returns:
             `user_id`; `days_to_next_p10`, `_p50` and `_p90`, days by which the next purchase has
             happened with that probability, infinite where the user rather never buys again;
             `p_buy_7d`, `p_buy_30d`, `p_buy_90d`; `p_active`, that the user will ever buy again;
+            `expected_items_next_basket`, `expected_units_next_basket` (null without quantities)
+            and `expected_value_next_basket` (money), all baskets of its day taken together;
             `expected_purchases_Hd` (days with a purchase); `expected_spend_Hd` and, discounted,
             `lifetime_value_Ld` (see `lifetime.lifetime_value`), null where nothing is known of
             prices; `as_of`.
@@ -111,11 +129,16 @@ class Forecaster:
                 "give a time column with dates."
             )
         moments_U = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(histories))
-        rows = partial(self._rows, histories, moments_U, options or ForecastOptions())
+        rows = partial(self._rows, histories, moments_U, next_item, options or ForecastOptions())
         return pl.concat(in_threads(rows, range(0, max(len(histories), 1), _CHUNK)))
 
     def _rows(
-        self, everybody: Histories, as_of: Int64, options: ForecastOptions, start: int
+        self,
+        everybody: Histories,
+        as_of: Int64,
+        next_item: Float64 | None,
+        options: ForecastOptions,
+        start: int,
     ) -> pl.DataFrame:
         """Of one chunk; the first has no rows where there are no users."""
         users = np.arange(start, min(start + _CHUNK, len(everybody)))
@@ -125,19 +148,19 @@ class Forecaster:
         days_UQ = outlook.days_to_next(QUANTILES)
         within_UH = outlook.probability_within(np.array(HORIZONS, dtype=np.float64))
         purchases_U = outlook.expected_purchases(float(horizon_days))[:, 0]
-        spend_U, lifetime_U = np.full((2, len(histories)), np.nan)
-        if self.amount is not None and histories.prices is not None:
-            value_U = self.amount.expected_spend(histories, as_of)
-            value_U[~np.isfinite(value_U)] = np.nan
-            spend_U = purchases_U * value_U
-            lifetime_U = lifetime_value(outlook, value_U, lifetime_days, options.discount)
+        value_U = self._values(histories, as_of, None if next_item is None else next_item[users])
+        value_U[np.isnan(purchases_U)] = np.nan
         values: dict[str, Float64] = {
             **{f"days_to_next_p{q * 100:.0f}": days_UQ[:, n] for n, q in enumerate(QUANTILES)},
             **{f"p_buy_{days}d": within_UH[:, n] for n, days in enumerate(HORIZONS)},
             "p_active": outlook.p_active(),
+            **self._sizes(histories, as_of, is_known=~np.isnan(purchases_U)),
+            "expected_value_next_basket": value_U,
             f"expected_purchases_{horizon_days}d": purchases_U,
-            f"expected_spend_{horizon_days}d": spend_U,
-            f"lifetime_value_{lifetime_days}d": lifetime_U,
+            f"expected_spend_{horizon_days}d": purchases_U * value_U,
+            f"lifetime_value_{lifetime_days}d": lifetime_value(
+                outlook, value_U, lifetime_days, options.discount
+            ),
         }
         return pl.DataFrame(
             [
@@ -147,26 +170,62 @@ class Forecaster:
             ]
         )
 
+    def _values(self, histories: Histories, as_of: Int64, next_item_U: Float64 | None) -> Float64:
+        """Of the next purchase, [U]; `nan` where nothing is known of prices."""
+        if self.amounts is None or histories.prices is None:
+            return np.full(len(histories), np.nan)
+        if isinstance(self.amounts, GammaGamma):
+            value_U = self.amounts.expected_spend(histories, as_of)
+        else:
+            value_U = self.amounts.expected_value(histories, as_of, next_item_U)
+        value_U[~np.isfinite(value_U)] = np.nan
+        return value_U
+
+    def _sizes(
+        self, histories: Histories, as_of: Int64, *, is_known: NDArray[np.bool_]
+    ) -> dict[str, Float64]:
+        """Columns of what is in the next basket; `nan` of users who never bought."""
+        unknown = np.full(len(histories), np.nan)
+        items_U = units_U = None
+        if self.sizes is not None:
+            items_U = self.sizes.expected_items(histories, as_of)
+            units_U = self.sizes.expected_units(histories, as_of)
+        columns_found = {"items": items_U, "units": units_U}
+        return {
+            f"expected_{name}_next_basket": unknown if u is None else np.where(is_known, u, np.nan)
+            for name, u in columns_found.items()
+        }
+
     def save(self, folder: Path) -> None:
-        """Write into an existing folder."""
+        """Write into an existing folder; Gamma-Gamma goes where older bundles have it."""
         (folder / "blend").mkdir()
         self.blend.save(folder / "blend")
-        if self.amount is not None:
+        if self.sizes is not None:
+            (folder / "sizes").mkdir()
+            self.sizes.save(folder / "sizes")
+        if self.amounts is not None:
             (folder / "amount").mkdir()
-            self.amount.save(folder / "amount")
+            self.amounts.save(folder / "amount")
         if self.unlisted is not None:
             self.unlisted.save(folder)
 
     @classmethod
-    def load(cls, folder: Path, histories: Histories) -> Self:
-        """Read what `save` wrote, for the histories that are stored beside it.
+    def load(cls, folder: Path, histories: Histories, num_items: int) -> Self:
+        """Read what `save` wrote, for the histories and the catalog that are stored beside it.
 
         Raises:
             BundleError: If a part is missing or not what it says.
         """
-        amount = folder / "amount"
+        amount, sizes = folder / "amount", folder / "sizes"
         return cls(
             TimingBlend.load(folder / "blend"),
-            GammaGamma.load(amount) if amount.exists() else None,
+            _load_amounts(amount, num_items) if amount.exists() else None,
+            BasketSize.load(sizes) if sizes.exists() else None,
             Unlisted.load(folder, histories) if (folder / FILE).exists() else None,
         )
+
+
+def _load_amounts(folder: Path, num_items: int) -> Amounts | GammaGamma:
+    if (folder / BLEND_FOLDER).exists():
+        return Amounts.load(folder, num_items)
+    return GammaGamma.load(folder)
