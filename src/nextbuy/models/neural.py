@@ -199,6 +199,8 @@ class NeuralModel(ABC, Generic[C, S]):
 
         few = cases.thinned(_FEWEST_CASES)
         losses = [(loss_of(few, t), t) for t in (temperatures if len(temperatures) > 1 else ())]
+        if losses and len(few) == len(cases):
+            return min(losses)
         chosen = min(losses)[1] if losses else temperatures[0]
         return loss_of(cases, chosen), chosen
 

@@ -50,10 +50,11 @@ def score_histories(
     """
     result = np.full((len(histories), num_items + 1), -np.inf, dtype=np.float32)
     with torch.no_grad():
+        output = network.output()
         for rows, states_MR, own in asked(
             network, histories, as_of, longest=longest, groups=groups
         ):
-            result[rows, 1:] = as_array(_scored(network, states_MR, own, temperature))
+            result[rows, 1:] = as_array(_scored(network, output, states_MR, own, temperature))
     return result
 
 
@@ -94,7 +95,7 @@ def _states(
     lengths = np.minimum(histories.lengths, longest - 1)
     order = np.argsort(lengths, kind="stable")
     sorted_lengths = lengths[order]
-    found = [torch.empty(0, network.output()[0].shape[1], device=network.device)]
+    found = []
     for length in np.unique(lengths):
         members = order[slice(*np.searchsorted(sorted_lengths, [length, length + 1]))]
         rows_in_batch = max(1, _SCORING_TOKENS // int(length + 1))
@@ -107,6 +108,8 @@ def _states(
                 days = np.where(has_bought, days, np.nan).astype(np.float32)
                 asked = replace(asked, days=torch.from_numpy(days))
             found.append(network.states(asked.to(network.device), None))
+    if not found:
+        return torch.empty(0, network.output()[0].shape[1], device=network.device)
     return torch.cat(found)[placed(np.argsort(order), network.device)]
 
 
@@ -167,10 +170,14 @@ def _sequences(
 
 
 def _scored(
-    network: Network, states_MR: Tensor, own: OwnItems | None, temperature: float
+    network: Network,
+    output: tuple[Tensor, Tensor],
+    states_MR: Tensor,
+    own: OwnItems | None,
+    temperature: float,
 ) -> Tensor:
-    """Log-probabilities of items 1..V, [M, V]."""
-    weight_VR, bias_V = network.output()
+    """Log-probabilities of items 1..V, [M, V]; `output` is that of the network."""
+    weight_VR, bias_V = output
     logits_MV = torch.addmm(bias_V, states_MR, weight_VR.t())
     scores_MV = torch.log_softmax(logits_MV.div_(temperature), dim=-1)
     there = None if own is None else own_tensors(own, network.device)
@@ -196,6 +203,8 @@ def validation_loss(
     known = cases.target_items != UNKNOWN
     owners, targets = owners[known], cases.target_items[known]
     total = 0.0
+    with torch.no_grad():
+        output = network.output()
     chunk = max(1, min(2**24 // (num_items + 1), _MOST_CASES))
     for start in range(0, len(cases), chunk):
         part = cases.take(np.arange(start, min(start + chunk, len(cases))))
@@ -203,7 +212,7 @@ def validation_loss(
             for rows, states_MR, own in asked(
                 network, part.histories, part.as_of, longest=longest, groups=groups
             ):
-                scores_MV = _scored(network, states_MR, own, temperature)
+                scores_MV = _scored(network, output, states_MR, own, temperature)
                 first, last = start + int(rows[0]), start + int(rows[-1])
                 mine = (owners >= first) & (owners <= last)
                 places = owners[mine] - first, targets[mine].astype(np.int64) - 1

@@ -46,7 +46,8 @@ def best_items(
     The other arguments are those of `nextbuy.models.neural_scoring.score_histories`.
     """
     with torch.no_grad():
-        num_items = len(network.output()[1])
+        output = network.output()
+        num_items = len(output[1])
         k = min(k, num_items)
         items = np.full((len(histories), k), PADDING, dtype=np.int32)
         values = np.full((len(histories), k), -np.inf, dtype=np.float32)
@@ -56,7 +57,7 @@ def best_items(
             ours = (blocked.users >= rows[0]) & (blocked.users <= rows[-1]) & (blocked.items > 0)
             pairs = (blocked.users[ours] - rows[0]) * num_items + blocked.items[ours] - 1
             listed = _listed(network, states_MR, own, np.unique(pairs), num_items)
-            items[rows], values[rows] = _best(network, states_MR, listed, temperature, k)
+            items[rows], values[rows] = _best(output, states_MR, listed, temperature, k)
     return items, values
 
 
@@ -105,12 +106,12 @@ def _listed(
 
 
 def _best(
-    network: Network, states_MR: Tensor, listed: _Listed, temperature: float, k: int
+    output: tuple[Tensor, Tensor], states_MR: Tensor, listed: _Listed, temperature: float, k: int
 ) -> tuple[Int32, Float32]:
     """Items 1..V (`PADDING` where there is none) and their log-probabilities, [M, k] each."""
-    weight_VR, bias_V = network.output()
+    weight_VR, bias_V = output
     states_MR, bias_V = states_MR / temperature, bias_V / temperature
-    owners_P, items_P = (placed(part, network.device) for part in (listed.owners, listed.items))
+    owners_P, items_P = (placed(part, bias_V.device) for part in (listed.owners, listed.items))
     logits_P = (states_MR[owners_P] * weight_VR[items_P]).sum(1) + bias_V[items_P]
     found = top_items_and_totals(
         states_MR, weight_VR, k, bias_V=bias_V, excluded=(owners_P, items_P)
