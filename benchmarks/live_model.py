@@ -133,6 +133,9 @@ class NoStore:
     def purchases_of(self, _: Sequence[str]) -> Mapping[str, Any]:
         return {}
 
+    def identity(self) -> str:
+        return "memory"
+
     def last_sequence(self) -> int:
         return 0
 

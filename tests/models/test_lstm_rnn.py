@@ -218,7 +218,7 @@ KNOBS = [
     {"training": {"sample_size": 3}},
 ]
 TESTED_ELSEWHERE = {"engine", "device", "training", "patience", "checkpoint_seconds",
-                    "period_days", "precision"}  # fmt: skip
+                    "period_days", "precision", "sparse_rows"}  # fmt: skip
 
 
 @pytest.mark.parametrize("knob", KNOBS, ids=str)

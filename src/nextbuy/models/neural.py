@@ -140,7 +140,8 @@ class NeuralModel(ABC, Generic[C, S]):
         device = torch_device(config.device)
         network = network_of(shape, codes).to(device)
         precision = decided_precision(training, shape, device)
-        training = training.model_copy(update={"precision": precision})
+        sparse = config.engine == "torch" and training.has_sparse_rows(len(catalog))
+        training = training.model_copy(update={"precision": precision, "sparse_rows": sparse})
         config = self.config = config.model_copy(update={"training": training})
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
@@ -190,15 +191,18 @@ class NeuralModel(ABC, Generic[C, S]):
         """The lowest loss on validation cases, and the temperature that it has."""
         told = self.config.temperature
         temperatures = self.temperatures if told is None else (told,)
+        scorer = FrozenNetwork(network)
 
         def loss_of(asked: Cases, temperature: float) -> float:
             return validation_loss(
-                network, asked, longest=self.config.training.longest_window, num_items=num_items,
+                scorer, asked, longest=self.config.training.longest_window, num_items=num_items,
                 temperature=temperature, groups=self._groups,
             )  # fmt: skip
 
         few = cases.thinned(_FEWEST_CASES)
         losses = [(loss_of(few, t), t) for t in (temperatures if len(temperatures) > 1 else ())]
+        if losses and len(few) == len(cases):
+            return min(losses)
         chosen = min(losses)[1] if losses else temperatures[0]
         return loss_of(cases, chosen), chosen
 

@@ -32,6 +32,7 @@ def gbce_loss(
     targets_N: Tensor,
     *,
     samples_S: Tensor,
+    num_items: int | None = None,
     calibration: float = 0.75,
 ) -> Tensor:
     """Generalised binary cross-entropy of the targets against uniform negatives that all share.
@@ -57,6 +58,7 @@ def gbce_loss(
         owners_N: State that each target is asked of, 0..M-1, ascending.
         targets_N: Item row, 0..V-1.
         samples_S: Distinct item rows, drawn uniformly; at least one.
+        num_items: V, where `weight_VR` has some of the items only.
         calibration: t of `gbce_beta`.
 
     Returns:
@@ -75,6 +77,6 @@ def gbce_loss(
     counts_M = owners_N.new_zeros(len(hidden_MR)).index_add_(0, owners_N, ones_N)
     h_NR = hidden_MR.index_select(0, owners_N)
     s_N = torch.linalg.vecdot(h_NR, weight_KR[num_samples:]) + bias_K[num_samples:]
-    beta = gbce_beta(num_samples / len(weight_VR), calibration)
+    beta = gbce_beta(num_samples / (num_items or len(weight_VR)), calibration)
     total: Tensor = (counts_M * negatives_M).sum() + beta * F.softplus(-s_N).sum()
     return total / num_targets

@@ -63,6 +63,10 @@ class GruNetwork(CatalogNetwork):
         found: Tensor = self.norm_last(self.back(h_MH))
         return found
 
+    def item_tables(self) -> dict[str, int]:
+        """See `CatalogNetwork.item_tables`."""
+        return {"embedding.weight": 0, "bias": 1}
+
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, D] and biases [V] of the items 1..V."""
         return self.embedding.weight[1:], self.bias

@@ -70,7 +70,14 @@ class NamedWeights(nn.Module):
 
 
 class CatalogNetwork(NamedWeights):
-    """What the networks over a catalog have in common: no repeat head unless they say so."""
+    """What the networks over a catalog have in common: no repeat head unless they say so.
+
+    Their buffers, if they have any, have a column an item, padding included.
+    """
+
+    def item_tables(self) -> dict[str, int]:
+        """Parameters with a row an item: by name, the item of the first row, 0 being padding."""
+        raise NotImplementedError
 
     @property
     def has_repeats(self) -> bool:

@@ -149,6 +149,10 @@ class LstmRnnNetwork(CatalogNetwork):
             .index_select(0, asked.states)
         )
 
+    def item_tables(self) -> dict[str, int]:
+        """See `CatalogNetwork.item_tables`."""
+        return {"embedding.weight": 0, "dense.weight": 1, "dense.bias": 1}
+
     def output(self) -> tuple[Tensor, Tensor]:
         """The Dense layer's kernel [V, R] and bias [V]."""
         return self.dense.weight, self.dense.bias

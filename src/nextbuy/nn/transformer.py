@@ -277,6 +277,11 @@ class TransformerNetwork(CatalogNetwork):
         found: Repeats = self.repeat_head(states_MR, own, self.embedding(own.items))
         return found
 
+    def item_tables(self) -> dict[str, int]:
+        """See `CatalogNetwork.item_tables`."""
+        of_head = {} if self.repeat_head is None else {"repeat_head.propensity.weight": 0}
+        return {"embedding.weight": 0, "bias": 1} | of_head
+
     def output(self) -> tuple[Tensor, Tensor]:
         """Rows of weights [V, D] and biases [V] of the items 1..V."""
         return self.embedding.rows(), self.bias

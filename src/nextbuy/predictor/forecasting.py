@@ -45,14 +45,21 @@ def forecast_table(
         known, asked = stored, forecaster.whole(stored)
     else:
         known, asked = stored.of_users(who), forecaster.whole(stored).of_users(who)
-    next_item = _next_item(forecaster, model, known, moments)
+    next_item = next_item_costs(forecaster, model, known, moments)
     return forecaster.table(asked, moments, options, next_item=next_item)
 
 
-def _next_item(
+def next_item_costs(
     forecaster: Forecaster, model: FittedModel, known: Histories, as_of: int | Int64
 ) -> Float64 | None:
-    """What users' next items cost, if the amounts ask for it."""
+    """What users' next items are expected to cost, if the amounts of a forecaster ask for it.
+
+    Args:
+        forecaster: Whose amounts.
+        model: Of items.
+        known: Histories in its catalog.
+        as_of: UTC microseconds, one for all or one a user.
+    """
     amounts = forecaster.amounts
     if not isinstance(amounts, Amounts) or not amounts.asks_items or known.prices is None:
         return None

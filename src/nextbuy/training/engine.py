@@ -24,6 +24,14 @@ _RATE_OF_MORE: Final = 1e-3
 """Learning rates for catalogs of up to so many items, and for larger ones; docs/experiments.md."""
 
 
+_SCORED_WHOLE: Final = 6_000
+_SAMPLES: Final = 2_048
+"""Catalogs of up to so many items are scored whole, others by so many samples."""
+
+_ALL_ROWS: Final = 200_000
+"""Up to so many items all rows are changed in each step."""
+
+
 class TrainingConfig(BaseModel):
     """How a network is trained; unknown keys are errors."""
 
@@ -71,6 +79,13 @@ class TrainingConfig(BaseModel):
         description="items that the loss is estimated on; 0 is the whole catalog, "
         "None lets the size of the catalog decide",
     )
+    sparse_rows: bool | None = Field(
+        default=None,
+        description="whether a step changes only the rows of the items that it touches, each by "
+        "an Adam with a clock of its own, at four times the rate; None does so for catalogs of "
+        "more than 200,000 items, where all rows would take most of the time. For a sampled loss "
+        "without an average of the weights; torch only",
+    )
     precision: Literal["auto", "single", "bf16"] = Field(
         default="auto",
         description="of the products inside the transformer while it trains; losses, norms and "
@@ -90,6 +105,33 @@ class TrainingConfig(BaseModel):
             return self
         rate = next((rate for most, rate in _RATES if num_items <= most), _RATE_OF_MORE)
         return self.model_copy(update={"learning_rate": rate})
+
+    def num_samples(self, num_items: int) -> int:
+        """Items that the loss is estimated on in a catalog of this size; 0 is all of them."""
+        size = self.sample_size
+        if size is None:
+            size = 0 if num_items <= _SCORED_WHOLE else _SAMPLES
+        return size if size < num_items else 0
+
+    def has_sparse_rows(self, num_items: int) -> bool:
+        """Whether a step changes the rows that it touches only.
+
+        Raises:
+            ConfigError: If that is asked for where each step touches all rows.
+        """
+        obstacle = None
+        if self.num_samples(num_items) == 0:
+            obstacle = f"the loss is of all {num_items} items: give a sample_size below that"
+        elif self.ema_decay is not None:
+            obstacle = f"ema_decay={self.ema_decay} keeps an average of all weights: leave it out"
+        if self.sparse_rows is None:
+            return obstacle is None and num_items > _ALL_ROWS
+        if self.sparse_rows and obstacle is not None:
+            raise ConfigError(
+                "sparse_rows=True changes only the rows that a step touches, but "
+                f"{obstacle}, or leave sparse_rows out."
+            )
+        return self.sparse_rows
 
     @property
     def peak_rate(self) -> float:
@@ -199,6 +241,11 @@ def _refuse_what_is_of_torch_alone(config: TrainingConfig) -> None:
             "The TensorFlow engine trains in single precision; asked for precision='bf16'. "
             "Leave it out, or choose engine torch."
         )
+    if config.sparse_rows:
+        raise ConfigError(
+            "The TensorFlow engine changes all rows in each step; asked for sparse_rows=True. "
+            "Leave it out, or choose engine torch."
+        )
     if config.loss != "softmax":
         raise ConfigError(
             f"The TensorFlow engine has the softmax loss only; asked for {config.loss}. "
@@ -240,10 +287,9 @@ class ItemSampler:
         Scoring an item costs 6 R operations a position. Up to some thousands of items that is less
         than the network itself costs, and the exact loss learns more from a position.
         """
-        V = len(item_counts)
-        size = (0 if V <= 6000 else 2048) if config.sample_size is None else config.sample_size
+        size = config.num_samples(len(item_counts))
         share = 1.0 if config.loss == "gbce" else 0.5
-        return cls(size, item_counts, seed, uniform_share=share) if 0 < size < V else None
+        return cls(size, item_counts, seed, uniform_share=share) if size else None
 
     def draw(self, step: int) -> NDArray[np.int64]:
         """Item rows 0..V-1 for a step, with replacement, length `size`."""

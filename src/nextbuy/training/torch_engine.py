@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, SupportsFloat
 
 import numpy as np
@@ -25,6 +25,7 @@ from nextbuy.seeding import stream_seed
 from nextbuy.training.averaging import WeightAverage
 from nextbuy.training.batches import Batch
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
+from nextbuy.training.touched_rows import TouchedRows, touched_items
 
 
 def torch_device(name: str) -> torch.device:
@@ -71,7 +72,9 @@ def decided_precision(
     return config.precision
 
 
-def network_of(shape: Shape, codes: NDArray[np.int64] | None = None) -> Network:
+def network_of(
+    shape: Shape, codes: NDArray[np.int64] | None = None
+) -> LstmRnnNetwork | GruNetwork | TransformerNetwork:
     """The network that has this shape, without weights.
 
     Args:
@@ -109,6 +112,8 @@ class PlacedBatch(Batch):
         pairs: Place of each target among the own items, -1 where it is none, [N]; None without own
             items.
         samples: Distinct item rows of the sampled loss and their log weights; None without.
+        touched: Items whose rows the step changes; all that is said of items is then a place among
+            them. None where the step changes all rows.
     """
 
     sequences: Sequences
@@ -117,6 +122,7 @@ class PlacedBatch(Batch):
     counts: Tensor | None
     pairs: Tensor | None
     samples: tuple[Tensor, Tensor] | None
+    touched: Tensor | None
 
 
 class LateLoss:
@@ -162,8 +168,18 @@ class TorchEngine:
         decay = config.ema_decay
         self._average = None if decay is None else WeightAverage(self._parameters, decay)
         self._dropout = torch.Generator(self._device)
+        self._seen: Network = self._network
+        self._rows: TouchedRows | None = None
+        if config.has_sparse_rows(shape.num_items):
+            small = network_of(shape.model_copy(update={"num_items": 1})).to(self._device)
+            self._rows = TouchedRows(
+                self._network, small, beta2=config.beta2, weight_decay=config.weight_decay
+            )
+            self._seen = small
+        row_by_row = set() if self._rows is None else self._rows.names
+        self._dense = {n: p for n, p in self._parameters.items() if n not in row_by_row}
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(),
+            self._dense.values(),
             lr=config.peak_rate,
             betas=(0.9, config.beta2),
             weight_decay=config.weight_decay,
@@ -175,30 +191,41 @@ class TorchEngine:
 
     def prepare(self, batch: Batch, step: int) -> Batch:
         """Put it on the device, with the samples of the step; see `Engine.prepare`."""
-        asked, device = batch.questions(), self._device
+        asked, device, own = batch.questions(), self._device, batch.own
         days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
-        pairs = samples = None
-        if batch.own is not None:
-            pairs = placed(batch.own.places_of(asked.owners, asked.targets + 1), device)
+        pairs = samples = touched = None
+        if own is not None:
+            pairs = placed(own.places_of(asked.owners, asked.targets + 1), device)
         if self._sampler is not None:
-            rows, log_weights = self._sampler.draw_distinct(step)
-            samples = placed(rows, device), placed(log_weights, device)
+            samples = self._sampler.draw_distinct(step)
+        inputs, targets = batch.inputs, asked.targets
+        if self._rows is not None and samples is not None:
+            touched = touched_items(batch, samples[0])
+            inputs = np.searchsorted(touched, inputs)
+            targets = np.searchsorted(touched, targets + 1) - 1
+            samples = np.searchsorted(touched, samples[0] + 1) - 1, samples[1]
+            if own is not None:
+                places = np.searchsorted(touched, own.items).astype(np.int32)
+                own = replace(own, items=places)
         sequences = Sequences(
-            items=placed(batch.inputs, device),
+            items=placed(inputs, device),
             marks=placed(batch.marks, device),
             states=placed(asked.states, device),
             gaps=None if batch.gaps is None else placed(batch.gaps, device),
             days=None if days is None else placed(days, device),
-            own=None if batch.own is None else own_tensors(batch.own, device),
+            own=None if own is None else own_tensors(own, device),
         )
         return PlacedBatch(
             **{field.name: getattr(batch, field.name) for field in fields(Batch)},
             sequences=sequences,
             owners=placed(asked.owners, device),
-            items=placed(asked.targets, device),
+            items=placed(targets, device),
             counts=None if asked.weights is None else placed(asked.weights, device),
             pairs=pairs,
-            samples=samples,
+            samples=None
+            if samples is None
+            else (placed(samples[0], device), placed(samples[1], device)),
+            touched=None if touched is None else placed(touched, device),
         )
 
     def step(self, batch: Batch, *, learning_rate: float, step: int) -> SupportsFloat:
@@ -206,19 +233,19 @@ class TorchEngine:
         if not isinstance(batch, PlacedBatch):
             return self.step(self.prepare(batch, step), learning_rate=learning_rate, step=step)
         dropout = self._dropout.manual_seed(stream_seed(self._seed, "dropout", step))
+        if self._rows is not None and batch.touched is not None:
+            self._rows.seen_by_small(batch.touched)
         with self._autocast():
-            hidden_MR = self._network.states(batch.sequences, dropout).float()
+            hidden_MR = self._seen.states(batch.sequences, dropout).float()
         loss = self._loss(hidden_MR, batch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
         if self._is_broken is None:
             value = float(loss.item())
             if math.isfinite(value):
-                self._update(loss)
+                self._update(loss, learning_rate)
             return value
         torch.maximum(self._is_broken, (~loss.detach().isfinite()).float(), out=self._is_broken)
         self._optimizer.found_inf = self._is_broken  # type: ignore[attr-defined]
-        self._update(loss)
+        self._update(loss, learning_rate)
         return LateLoss(loss) if loss.is_cuda else float(loss.detach())
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -226,22 +253,28 @@ class TorchEngine:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
-    def _update(self, loss: Tensor) -> None:
+    def _update(self, loss: Tensor, learning_rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip_norm)
+        rows = [] if self._rows is None else self._rows.leaves()
+        torch.nn.utils.clip_grad_norm_([*self._dense.values(), *rows], self._config.clip_norm)
         self._optimizer.step()
+        if self._rows is not None:
+            self._rows.step(learning_rate, self._is_broken)
         if self._average is not None:
             self._average.update()
 
     def _loss(self, hidden_MR: Tensor, batch: PlacedBatch) -> Tensor:
-        weight_VR, bias_V = self._network.output()
+        weight_VR, bias_V = self._seen.output()
         asked = (hidden_MR, weight_VR, bias_V, batch.owners, batch.items)
         if self._config.loss == "gbce":
             samples = None if batch.samples is None else batch.samples[0]
             if samples is None:
                 samples = torch.arange(len(bias_V), device=self._device)
-            return gbce_loss(*asked, samples_S=samples)
+            num_items = self._network.shape.num_items
+            return gbce_loss(*asked, samples_S=samples, num_items=num_items)
         mixed = self._mixed(hidden_MR, batch)
         if batch.counts is not None:
             mixed["weights_N"] = batch.counts
@@ -253,7 +286,7 @@ class TorchEngine:
     def _mixed(self, hidden_MR: Tensor, batch: PlacedBatch) -> dict[str, Tensor]:
         """What the repeat head says of the targets, if there is one."""
         own, pairs = batch.sequences.own, batch.pairs
-        repeats = None if own is None else self._network.repeats(hidden_MR, own)
+        repeats = None if own is None else self._seen.repeats(hidden_MR, own)
         if repeats is None or pairs is None:
             return {}
         log_own_N, log_rest_N = repeats.of_targets(pairs, batch.owners)
@@ -264,12 +297,14 @@ class TorchEngine:
         return self._network.weights() if self._average is None else self._average.weights()
 
     def optimizer_state(self) -> Arrays:
-        """Adam's moments and step counts, one array each, named after the weight.
+        """Adam's moments and counts of steps, one array each, named after the weight.
 
         With an average, also the weights themselves: `weights` is then the average.
         """
         arrays: Arrays = {} if self._average is None else self._average.state()
-        for name, parameter in self._parameters.items():
+        if self._rows is not None:
+            arrays |= self._rows.state()
+        for name, parameter in self._dense.items():
             for key, value in self._optimizer.state[parameter].items():
                 arrays[f"{name}/{key}"] = copied(value)
         return arrays
@@ -282,7 +317,9 @@ class TorchEngine:
             self._network.load_weights(weights)
         else:
             self._average.restore(weights, optimizer_state)
-        for name, parameter in self._parameters.items():
+        if self._rows is not None:
+            self._rows.restore(optimizer_state)
+        for name, parameter in self._dense.items():
             self._optimizer.state[parameter] = {
                 key.removeprefix(f"{name}/"): torch.from_numpy(np.array(value)).to(self._device)
                 for key, value in optimizer_state.items()

@@ -67,6 +67,9 @@ class MemoryStore:
     def after(self, sequence: int, most: int) -> Sequence[StoredPurchase]:
         return [row for row in self.rows if row.sequence > sequence][:most]
 
+    def identity(self) -> str:
+        return "memory"
+
     def last_sequence(self) -> int:
         return self.sequence
 

@@ -38,7 +38,7 @@ def shop(request, tmp_path_factory):
     log, read = SHOPS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     save(folder, log, read)
-    loaded = LoadedBundle("000001", Predictor.load(folder))
+    loaded = LoadedBundle("000001", Predictor.load(folder), "memory")
     assert loaded.reading.basket_kind == request.param
     assert loaded.unlisted is not None, "the catalog lacks an item of the log"
     return log, read, loaded
@@ -112,7 +112,7 @@ def test_without_dates_what_is_new_follows_what_is_old(tmp_path):
     log = full_log().sort("timestamp").select("user_id", "item_id")
     log = log.with_columns(timestamp=pl.int_range(pl.len()).over("user_id"))
     save(tmp_path, log, ReadOptions(time="order"))
-    loaded = LoadedBundle("000001", Predictor.load(tmp_path))
+    loaded = LoadedBundle("000001", Predictor.load(tmp_path), "memory")
     stored = loaded.stored_rows(loaded.place_of("u1"))
     live = [bought("u1", "tea", 5), bought("u1", "milk", 3), bought("u1", "rice", 5)]
     found = history_of(stored, live, loaded).rows
@@ -139,7 +139,7 @@ def test_only_the_newest_ten_thousand_are_kept(shop):
 )
 def test_purchases_are_read_at_the_level_of_the_bundle(tmp_path, level, expected):
     save(tmp_path, full_log(), level=level)
-    loaded = LoadedBundle("000001", Predictor.load(tmp_path))
+    loaded = LoadedBundle("000001", Predictor.load(tmp_path), "memory")
     rows = [bought("x", "tea", 1), bought("x", "new soap", 2, platform="web")]
     found = history_of(loaded.stored_rows(None), rows, loaded)
     names = [loaded.reading.lookup.item_ids[item - 1] for item in found.rows.items]
@@ -154,7 +154,7 @@ def test_an_item_whose_platform_is_not_told_is_the_most_frequent_of_its_id(tmp_p
         .otherwise(pl.col("platform"))
     )
     save(tmp_path, log)
-    loaded = LoadedBundle("000001", Predictor.load(tmp_path))
+    loaded = LoadedBundle("000001", Predictor.load(tmp_path), "memory")
     lookup = loaded.reading.lookup
     place = lookup.index_of(bought("x", "tea", 1, platform=None)) - 1
     assert (lookup.item_ids[place], lookup.platforms[place]) == ("tea", "web")

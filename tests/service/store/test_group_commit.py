@@ -32,6 +32,9 @@ class GatedStore:
         self.last += sum(len(one.purchases) for one in submissions)
         return settled.outcomes
 
+    def identity(self):
+        return "memory"
+
     def last_sequence(self):
         return self.last
 

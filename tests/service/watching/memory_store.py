@@ -38,6 +38,9 @@ class MemoryStore:
     def after(self, sequence, most):
         return [stored for stored in self.purchases if stored.sequence > sequence][:most]
 
+    def identity(self):
+        return "memory"
+
     def last_sequence(self):
         return len(self.purchases)
 

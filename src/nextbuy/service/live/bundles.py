@@ -14,6 +14,7 @@ import polars as pl
 from nextbuy import storage
 from nextbuy.errors import BundleError, ConfigError, DamagedError, ModelUnavailableError
 from nextbuy.predictor.audience import AudienceRequest, audience_table
+from nextbuy.predictor.forecasting import next_item_costs
 from nextbuy.predictor.timing_fit import forecaster_and_end
 from nextbuy.service.live.answering import Asked, answer_all
 from nextbuy.service.live.batching import Batcher
@@ -149,9 +150,11 @@ class LiveBundles:
         )
         known, _ = current.users.of(user_ids)
         histories = loaded.histories(user_ids, [for_when(history.whole) for history in known])
+        listed = loaded.histories(user_ids, [history.whole.listed() for history in known])
         moment = self._clock() if as_of is None else as_of
         options = ForecastOptions(horizon_days=horizon_days)
-        return forecaster.table(histories, moment, options), loaded.version
+        costs = next_item_costs(forecaster, loaded.model, listed, moment)
+        return forecaster.table(histories, moment, options, next_item=costs), loaded.version
 
     def audience(
         self,
@@ -206,7 +209,7 @@ class LiveBundles:
     def swap(self, name: str) -> str:
         """See `LiveModel.swap`."""
         with self._swaps:
-            loaded = LoadedBundle.load(self._folder_of(name))
+            loaded = LoadedBundle.load(self._folder_of(name), self._store.identity())
             _try(loaded, self._clock())
             with self._changes:
                 users = KnownUsers(

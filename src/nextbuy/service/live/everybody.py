@@ -35,7 +35,7 @@ class Everybody:
 
     def forecaster(self, of: Forecaster) -> Forecaster:
         """The same forecaster, for these histories."""
-        return Forecaster(of.blend, of.amount, self.unlisted)
+        return Forecaster(of.blend, of.amounts, of.sizes, self.unlisted)
 
 
 def everybody(users: KnownUsers, store: Store) -> Everybody:

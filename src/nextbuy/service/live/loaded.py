@@ -14,6 +14,7 @@ from nextbuy.predictor import Predictor
 from nextbuy.service.live.joining import Reading, Rows, no_rows
 from nextbuy.service.live.lookup import ItemLookup
 from nextbuy.service.purchases import LivePurchase
+from nextbuy.service.store.log import SEQUENCE_FACT, STORE_FACT
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import CatalogRules, Rules
 
@@ -30,13 +31,14 @@ class LoadedBundle:
         model: The one that answers `predict`.
         policy: On what was bought before.
         reading: How live purchases are read.
-        store_sequence: Purchases of the store up to this one are in the histories.
+        store_sequence: Purchases of the store up to this one are in the histories; 0 where the
+            bundle learnt from another store, or from none.
         unlisted: Purchases of the log that the catalog lacks, or None.
     """
 
-    def __init__(self, version: str, predictor: Predictor) -> None:
+    def __init__(self, version: str, predictor: Predictor, store_identity: str) -> None:
         facts, histories = predictor.facts, predictor.histories
-        kind, sequence = facts.get("basket_kind"), facts.get("store_sequence") or 0
+        kind, sequence = facts.get("basket_kind"), facts.get(SEQUENCE_FACT) or 0
         if kind not in _BASKET_KINDS or not isinstance(sequence, int) or sequence < 0:
             raise BundleError(
                 f"The bundle {version} says basket_kind {kind!r} and store_sequence {sequence!r}; "
@@ -46,7 +48,7 @@ class LoadedBundle:
         self.predictor = predictor
         self.model = predictor.models[predictor.best_model]
         self.policy = RepeatPolicy.parse(predictor.config.repeat).by(predictor.cadence)
-        self.store_sequence = sequence
+        self.store_sequence = sequence if facts.get(STORE_FACT) == store_identity else 0
         self.reading = Reading(
             lookup=ItemLookup(predictor.catalog),
             time_kind=histories.time_kind,
@@ -60,14 +62,15 @@ class LoadedBundle:
         self.unlisted = None if forecaster is None else forecaster.unlisted
 
     @classmethod
-    def load(cls, folder: Path) -> "LoadedBundle":
-        """Read and verify a version; nothing of the folder is needed afterwards.
+    def load(cls, folder: Path, store_identity: str) -> "LoadedBundle":
+        """Read and verify a version, to be joined with a store; nothing of the folder is needed
+        afterwards.
 
         Raises:
             BundleError: If it is damaged or not what it says.
         """
         try:
-            return cls(folder.name, Predictor.load(folder))
+            return cls(folder.name, Predictor.load(folder), store_identity)
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise BundleError(f"The facts of the bundle in {folder} make no sense: {error}.") from (
                 error

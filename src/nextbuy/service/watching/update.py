@@ -17,6 +17,7 @@ from nextbuy.errors import BundleError, ConfigError, DamagedError, SplitError
 from nextbuy.predictor import Predictor
 from nextbuy.predictor.learning import read_and_split
 from nextbuy.progress import Progress, SilentProgress
+from nextbuy.service.store.log import SEQUENCE_FACT, STORE_FACT
 from nextbuy.service.store.protocol import Store
 from nextbuy.service.watching.promotion import (
     Comparison,
@@ -108,7 +109,11 @@ def update(
     facts: dict[str, Any] = {}
     if isinstance(data, LiveLog):
         whole = whole_log(champion, data.store)
-        facts = {"source": data.name, "store_sequence": whole.store_sequence}
+        facts = {
+            "source": data.name,
+            STORE_FACT: data.store.identity(),
+            SEQUENCE_FACT: whole.store_sequence,
+        }
         facts["read_options"] = champion.facts["read_options"]  # of files that are read later
         data, options = whole.frame, whole.options
     options = options or champion.read_options()
