@@ -139,9 +139,7 @@ class NeuralModel(ABC, Generic[C, S]):
         )
         device = torch_device(config.device)
         network = network_of(shape, codes).to(device)
-        precision = decided_precision(training, shape, device)
-        sparse = config.engine == "torch" and training.has_sparse_rows(len(catalog))
-        training = training.model_copy(update={"precision": precision, "sparse_rows": sparse})
+        training = _as_trained(config, shape, device)
         config = self.config = config.model_copy(update={"training": training})
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
@@ -303,6 +301,14 @@ class NeuralModel(ABC, Generic[C, S]):
         if self._frozen is None or self._frozen.network is not network:
             self._frozen = FrozenNetwork(network)
         return self._frozen
+
+
+def _as_trained(config: NeuralConfig, shape: Shape, device: torch.device) -> TrainingConfig:
+    """The config with what size and device decide, as the engine decides it too."""
+    training = config.training
+    precision = decided_precision(training, shape, device)
+    sparse = config.engine == "torch" and training.has_sparse_rows(shape.num_items)
+    return training.model_copy(update={"precision": precision, "sparse_rows": sparse})
 
 
 def _device_for(config: NeuralConfig, name: str) -> torch.device:
