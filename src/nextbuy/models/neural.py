@@ -144,7 +144,6 @@ class NeuralModel(ABC, Generic[C, S]):
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
         asked = validation.thinned(max(_FEWEST_CASES, _MOST_CELLS // len(catalog)))
-
         self._groups = item_groups(catalog)
 
         def validate(weights: Weights) -> float:

@@ -89,8 +89,8 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "single", "bf16"] = Field(
         default="auto",
         description="of the products inside the transformer while it trains; losses, norms and "
-        "the catalog's scores stay single. auto is bf16 on a GPU that has it, and single on the "
-        "CPU; answers are always single; torch only",
+        "the catalog's scores stay single. auto is bf16 for wide networks on a GPU that has it, "
+        "and single elsewhere; answers are always single; torch only",
     )
     checkpoint_seconds: float = Field(default=30.0, ge=0, description="time between checkpoints")
 

@@ -100,12 +100,7 @@ def update(
     """
     config, progress = config or PromotionConfig(), progress or SilentProgress()
     name = current_version(directory)
-    champion = Predictor.load(directory / "versions" / name)
-    if champion.histories.time_kind != "dates":
-        raise ConfigError(
-            "An update compares on what was bought after the champion's last purchase, and this "
-            "bundle's log has only an order of purchases. Train anew with: nextbuy train"
-        )
+    champion = _champion(directory / "versions" / name)
     facts: dict[str, Any] = {}
     if isinstance(data, LiveLog):
         whole = whole_log(champion, data.store)
@@ -139,6 +134,16 @@ def update(
     )  # fmt: skip
     challenger.facts |= facts
     return _published(directory, challenger, name, found[0], why_not(found[0], config))
+
+
+def _champion(folder: Path) -> Predictor:
+    champion = Predictor.load(folder)
+    if champion.histories.time_kind != "dates":
+        raise ConfigError(
+            "An update compares on what was bought after the champion's last purchase, and this "
+            "bundle's log has only an order of purchases. Train anew with: nextbuy train"
+        )
+    return champion
 
 
 def _published(
