@@ -182,7 +182,8 @@ def render() -> None:
     parts = [
         "# Results\n",
         "Made by `python benchmarks/leaderboards.py FOLDER`, on two cores of a server or, where a "
-        "section says so, with the networks on a GPU, every model with its defaults (`--preset best`, and `balanced` where there is no row of "
+        "section says so, with the networks on a GPU, "
+        "every model with its defaults (`--preset best`, and `balanced` where there is no row of "
         "`lstm-rnn`), one seed. "
         "Half-widths of 95 % bootstrap "
         "intervals over users stand behind ±. Choices (learning rates, calibration, weights of the "
