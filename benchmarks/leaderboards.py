@@ -181,7 +181,8 @@ def render() -> None:
     """docs/results.md from the numbers that are there."""
     parts = [
         "# Results\n",
-        "Made by `python benchmarks/leaderboards.py FOLDER` on 2 cores of a server without a GPU, "
+        "Made by `python benchmarks/leaderboards.py FOLDER`, on two cores of a server or, where a "
+        "section says so, with the networks on a GPU, "
         "every model with its defaults (`--preset best`, and `balanced` where there is no row of "
         "`lstm-rnn`), one seed. "
         "Half-widths of 95 % bootstrap "
@@ -195,9 +196,11 @@ def render() -> None:
         "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
         "the calibration error of the first offer; *weight* the share of the blend. "
         "Seconds are upper bounds: other work shared the cores now and then. "
-        "Where there are dates, all but the market are older than two changes of the transformer: "
+        "The products of the Complete Journey are older than two changes of the transformer: "
         "items share vectors with their platform and category, and training asks as a test does; "
-        "what they are worth is in docs/experiments.md.\n",
+        "what they are worth is in docs/experiments.md. Logs without dates know neither the second "
+        "nor, as they are read here, the first. On a GPU `lstm-rnn` is not what it was on the CPU "
+        "for Online Retail II (.108 here, .151 there); why is not known.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
