@@ -45,6 +45,17 @@ def main() -> None:
     for row in predicted["predictions"] + read("history.json")["predictions"]:
         check(0 < row["probability"] < 1, "probabilities")
 
+    before, after = (read(f"{name}.json")["answers"][0] for name in ("before", "after"))
+    check(before["fallback"] and not after["fallback"], "the first purchase makes a history")
+    check(after["after_sequence"] == read("stored.json")["first_sequence"], "the newest is known")
+    reasons = {offer["item_id"]: offer["reason"] for offer in after["offers"]}
+    check(
+        "bought 1x" in reasons.get("tea", ""), "what was bought is offered again, with its reason"
+    )
+    kept = [purchase["item_id"] for purchase in read("remembered.json")["purchases"]]
+    check(kept == ["tea"], "the purchase is there after a kill")
+    check("<script>" not in (folder / "page.html").read_text(encoding="utf-8"), "the page")
+
     demo = read("demo.json")
     check(demo["limit"]["loss"] < demo["models"]["lstm-rnn"]["loss"], "nothing beats the limit")
     for name in ("popularity", "lstm-rnn", "lstm-rnn (tensorflow)"):
