@@ -20,6 +20,7 @@ class Limits(BaseModel):
     buffered_bytes: int = Field(default=2**27, ge=1, description="of all bodies in memory")
     line_bytes: int = Field(default=2**16, ge=1, description="of one line of it")
     json_depth: int = Field(default=32, ge=1)
+    json_keys: int = Field(default=1_000, ge=32, description="of one object; boosts are one")
     headers: int = Field(default=100, ge=1)
     header_bytes: int = Field(default=2**15, ge=1, description="all headers together")
     path_bytes: int = Field(default=2048, ge=1, description="path and query together")
