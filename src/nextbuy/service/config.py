@@ -72,6 +72,9 @@ class ServiceSettings(BaseModel):
     served_share: float = Field(
         default=0.1, ge=0, le=1, description="of the answers that are kept to be judged"
     )
+    served_days: float = Field(
+        default=90.0, ge=30, description="answers are kept so long; they are judged for 30"
+    )
     watch_seconds: float = Field(default=300.0, gt=0, description="from one judgement to the next")
     ready_seconds: float = Field(default=1.0, ge=0, description="one look at the store holds")
 
