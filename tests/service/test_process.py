@@ -2,6 +2,8 @@
 
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -19,10 +21,10 @@ def purchase(user, item="tea"):
     return {"purchase": {"user_id": user, "item_id": item}}
 
 
-def send(address, key):
+def send(address, key, client=httpx):
     """On a connection of its own, so that no answer is lost for one that was closed when idle."""
     headers = {"Idempotency-Key": key, "Connection": "close"}
-    return httpx.post(f"{address}/v1/purchases", json=purchase(key), headers=headers, timeout=20)
+    return client.post(f"{address}/v1/purchases", json=purchase(key), headers=headers, timeout=20)
 
 
 def test_S26_a_full_disk_takes_no_purchases_and_reads_go_on_until_there_is_room(shop_folder):
@@ -55,14 +57,15 @@ def test_S48_what_was_acknowledged_under_load_is_stored_when_it_is_told_to_stop_
     enough = threading.Event()
 
     def work(address, worker):
-        for number in range(100_000):
-            key = f"w{worker}-{number}"
-            try:
-                answers[key] = send(address, key).status_code
-            except httpx.HTTPError:
-                return  # nobody listens any more
-            if len(answers) >= 60:
-                enough.set()
+        with httpx.Client() as client:
+            for number in range(100_000):
+                key = f"w{worker}-{number}"
+                try:
+                    answers[key] = send(address, key, client).status_code
+                except httpx.HTTPError:
+                    return  # nobody listens any more
+                if len(answers) >= 60:
+                    enough.set()
 
     with serving(tmp_path, "--no-page") as (process, address):
         workers = [threading.Thread(target=work, args=(address, n)) for n in range(6)]
@@ -86,3 +89,10 @@ def test_S48_what_was_acknowledged_under_load_is_stored_when_it_is_told_to_stop_
         stored = [one.purchase.user_id for one in store.after(0, 1_000_000)]
     assert len(stored) == len(set(stored))
     assert set(stored) >= acknowledged
+
+
+def test_S53_what_has_to_be_refused_is_refused_without_asserts():
+    command = [sys.executable, "-O", "-m", "tests.service.optimised"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert done.stdout.count("held ") == 24
