@@ -82,3 +82,24 @@ def test_a_store_that_cannot_delete_keeps_old_answers_until_it_can(is_away, capl
     observing.close()
     assert len(store.offers) == (2 if is_away else 1)
     assert ("Old answers stay in the store for now: away" in caplog.text) == is_away
+
+
+def test_S36_no_answer_names_a_folder_of_the_machine(shop_folder, tmp_path):
+    """With and without a bundle; who may swap models is told which file is damaged."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    asked = (
+        ("POST", "/v1/predict", {"users": ["u1"]}),
+        ("POST", "/v1/forecast", {"users": ["u1"]}),
+        ("POST", "/v1/audience", {"item": "tea", "within_days": 3}),
+        ("GET", "/v1/users/u1", None),
+        ("GET", "/v1/model", None),
+        ("GET", "/health/ready", None),
+    )
+
+    async def ask(client):
+        return [await client.request(method, path, json=body) for method, path, body in asked]
+
+    told = [*using(ask, empty), *using(ask, shop_folder)]
+    assert {answer.status_code for answer in told} == {200, 202, 503}
+    assert [answer.text for answer in told if str(tmp_path) in answer.text] == []

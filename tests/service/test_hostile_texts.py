@@ -65,6 +65,7 @@ def told(fitted, tmp_path_factory):
             result = await client.get(f"/v1/jobs/{job_id}/result?format={kind}")
             assert result.status_code == 200, result.text
             found[kind] = result.text
+        found["metrics"] = (await client.get("/metrics")).text
         return found
 
     def refuse(_, address):
@@ -127,6 +128,14 @@ def test_S41_an_audience_in_csv_holds_no_formula_and_is_exact_in_json_lines(told
         text = true["user_id"]
         assert shown["user_id"] == (f"'{text}" if text[0] in "=+-@\t\r" else text)
     assert sum(row["user_id"].startswith("'") for row in rows) >= 8
+
+
+def test_S46_no_id_is_in_the_metrics(told):
+    """More requests than there may be series were made, each with an id of its own."""
+    series = [line for line in told[0]["metrics"].splitlines() if not line.startswith("#")]
+    assert sum(line.startswith("nextbuy_requests_total") for line in series) < 20
+    for text in ALL:
+        assert len(text) < 4 or text not in told[0]["metrics"], text
 
 
 def test_S45_letters_of_a_search_are_letters(shop_folder):
