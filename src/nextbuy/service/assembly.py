@@ -97,8 +97,9 @@ def open_parts(
         committer = Committer(store, on_stored=on_stored)
         opened.callback(committer.close)
         observing = Observing(
-            store, live, clock, share=settings.served_share, seconds=settings.watch_seconds
-        )
+            store, live, clock, share=settings.served_share, seconds=settings.watch_seconds,
+            days=settings.served_days,
+        )  # fmt: skip
         opened.pop_all()
     parts = ServiceParts(
         store=store, committer=committer, live=live, now=clock, metrics=metrics,

@@ -20,6 +20,7 @@ class Limits(BaseModel):
     buffered_bytes: int = Field(default=2**27, ge=1, description="of all bodies in memory")
     line_bytes: int = Field(default=2**16, ge=1, description="of one line of it")
     json_depth: int = Field(default=32, ge=1)
+    json_keys: int = Field(default=1_000, ge=32, description="of one object; boosts are one")
     headers: int = Field(default=100, ge=1)
     header_bytes: int = Field(default=2**15, ge=1, description="all headers together")
     path_bytes: int = Field(default=2048, ge=1, description="path and query together")
@@ -70,6 +71,9 @@ class ServiceSettings(BaseModel):
     jobs: JobLimits = JobLimits()
     served_share: float = Field(
         default=0.1, ge=0, le=1, description="of the answers that are kept to be judged"
+    )
+    served_days: float = Field(
+        default=90.0, ge=30, description="answers are kept so long; they are judged for 30"
     )
     watch_seconds: float = Field(default=300.0, gt=0, description="from one judgement to the next")
     ready_seconds: float = Field(default=1.0, ge=0, description="one look at the store holds")

@@ -1,5 +1,6 @@
 """What a body may hold, seen from outside; nothing of it is stored if one part is wrong."""
 
+import orjson
 import pytest
 
 from tests.service.doubles import NOW
@@ -211,7 +212,44 @@ def test_a_refusal_repeats_no_value_of_the_client(service):
 
 
 def test_at_most_20_errors_are_listed(service):
-    raw = {"purchases": [{"user_id": 1, "item_id": 2}] * 50}
-    problem = service.post("/v1/purchases", raw).json()
+    purchase = {"user_id": "a", "item_id": "b"} | {f"x{number}": 1 for number in range(50)}
+    problem = service.post("/v1/purchases", {"purchases": [purchase]}).json()
     assert len(problem["errors"]) == 20
-    assert "99 more" in problem["detail"]
+    assert "49 more" in problem["detail"]
+
+
+def test_S04_what_is_wrong_is_looked_for_up_to_the_first_bad_element_of_a_list(service):
+    """Two things are wrong in each of a thousand elements; only those of one are made a list of."""
+    purchase, good = {"user_id": 1, "item_id": 2}, {"user_id": "a", "item_id": "b"}
+    for path, body, place in (
+        ("/v1/purchases", {"purchases": [good, *[purchase] * 999]}, "purchases.1.user_id"),
+        ("/v1/predict", {"users": ["a", *[""] * 999]}, "users.1"),
+        (
+            "/v1/predict",
+            {"histories": [{"purchases": [{"item": 1}] * 999}] * 9},
+            "histories.0.purchases.0.item_id",
+        ),
+        ("/v1/audience", {"item": "a", "within_days": 1, "exclude": [0] * 999}, "exclude.0"),
+    ):
+        problem = service.post(path, body).json()
+        assert problem["errors"][0]["field"] == f"body.{place}"
+        assert len(problem["errors"]) <= 2
+
+
+def test_S04_an_object_has_as_many_keys_as_the_limit_says(service_of):
+    service = service_of(json_keys=40)
+
+    def asked(num, name="boost_items"):
+        rules = {name: {f"i{number}": 2.0 for number in range(num)}}
+        return service.post("/v1/predict", {"users": ["a"], "rules": rules})
+
+    for name in ("boost_items", "boost_categories"):
+        assert asked(40, name).status_code == 200
+        assert asked(41, name).status_code == 400
+    line = {"user_id": "a", "item_id": "b"} | {f"x{number}": 1 for number in range(39)}
+    told = service.send(
+        orjson.dumps(line), "/v1/purchases/bulk", content_type="application/x-ndjson"
+    ).json()
+    assert told["errors"] == [{"line": 1, "reason": "The line has an object of more than 40 keys."}]
+    schemas = service.call("GET", "/openapi.json").json()["components"]["schemas"]
+    assert schemas["RulesBody"]["properties"]["boost_items"]["maxProperties"] == 40

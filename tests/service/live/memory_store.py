@@ -89,6 +89,11 @@ class MemoryStore:
     def served(self, since: int) -> Iterator[ServedOffer]:
         return (offer for offer in self.offers if offer.served >= since)
 
+    def prune_served(self, before: int) -> int:
+        count = len(self.offers)
+        self.offers = [offer for offer in self.offers if offer.served >= before]
+        return count - len(self.offers)
+
     def check(self) -> None:
         return None
 

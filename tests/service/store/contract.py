@@ -120,6 +120,15 @@ class StoreContract:
         assert moments == [n // 2 for n in range(2_500)]
         assert list(store.served(1_250)) == []
 
+    def test_old_answers_are_deleted_up_to_a_moment_however_many(self, store):
+        store.write([sent("k", bought("u1"))])
+        store.write_served([offered(f"u{n % 9}", served=n) for n in range(2_500)])
+        assert store.prune_served(0) == 0
+        assert store.prune_served(2_400) == 2_400
+        assert [offer.served for offer in store.served(0)] == list(range(2_400, 2_500))
+        assert store.prune_served(2_400) == 0
+        assert store.last_sequence() == len(store.after(0, 9)) == 1
+
     def test_S23_64_writers_and_a_reader_meet_no_lock(self, store):
         """Writers go one at a time, as the protocol asks; readers as they like."""
         turn, stop = threading.Lock(), threading.Event()

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 
 
 class Proxy:
@@ -10,12 +11,14 @@ class Proxy:
 
     `mode` is `pass`; `hang`: nothing goes through; `refuse`: connections are cut, old and new.
     `cut_at` are bytes of the client at which the connection is cut once: `before` they reach the
-    server, or `after` the server has answered them.
+    server, or `after` the server has answered them. `delay` is in seconds, of each piece that came
+    at once, either way; it goes on in slices of `slice_bytes`, each sent alone.
     """
 
     def __init__(self, port):
         self.server_port, self.mode = port, "pass"
         self.cut_at, self.when, self.num_cuts = None, "before", 0
+        self.delay, self.slice_bytes = 0.0, None
         self._moved = threading.Condition()
         self._pairs, self._threads = [], []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -57,6 +60,8 @@ class Proxy:
                 continue
             pair = (client, server)
             self._pairs.append(pair)
+            for one in pair:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             cut = threading.Event()
             self._start(self._pump, pair, client, server, cut)
             self._start(self._pump, pair, server, client, cut)
@@ -74,7 +79,11 @@ class Proxy:
                     if self.when == "before":
                         break
                     cut.set()
-                sink.sendall(data)
+                if self.delay:
+                    time.sleep(self.delay)
+                size = self.slice_bytes or len(data)
+                for start in range(0, len(data), size):
+                    sink.sendall(data[start : start + size])
         except OSError:
             pass
         for one in pair:

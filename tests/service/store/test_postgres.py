@@ -136,6 +136,31 @@ def test_S28_a_server_that_hangs_is_given_up_and_then_told_fast(proxy, behind_pr
     assert [one.purchase.user_id for one in behind_proxy.after(0, 9)] == ["ann", "bob"]
 
 
+def test_S28_a_slow_connection_that_comes_in_slices_changes_no_result(proxy, behind_proxy):
+    proxy.delay, proxy.slice_bytes = 0.02, 3
+    submissions = [sent("k1", FULL, bought("bob")), sent("k2", bought("ann", "ü 🍋"))]
+    began = time.monotonic()
+    receipts = behind_proxy.write(submissions)
+    assert time.monotonic() - began >= 0.04  # there and back at least once: it was slow
+    assert [receipt.first_sequence for receipt in receipts] == [1, 3]
+    found = [one.purchase for one in behind_proxy.after(0, 9)]
+    assert found == [FULL, bought("bob"), bought("ann", "ü 🍋")]
+    assert [receipt.is_repeat for receipt in behind_proxy.write(submissions)] == [True, True]
+
+
+def test_S28_a_server_that_became_too_slow_is_told_fast_and_heals(proxy, behind_proxy, monkeypatch):
+    """A delay of many times the patience, as +5 s is of ours; what was asked is stored once."""
+    monkeypatch.setattr("nextbuy.service.store.postgres_connections.HANG_SECONDS", 0.2)
+    behind_proxy.write([sent("k1", bought("ann"))])
+    proxy.delay = 1.5
+    fails_fast(behind_proxy, seconds=2)
+    fails_fast(behind_proxy, seconds=0.1)
+    proxy.delay = 0.0
+    write = lambda store: store.write([sent("k2", bought("bob"))])  # noqa: E731
+    assert seconds_until_it_works(behind_proxy, write) < 5
+    assert [one.purchase.user_id for one in behind_proxy.after(0, 9)] == ["ann", "bob"]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_S30_a_commit_whose_answer_is_lost_is_resolved_by_its_key(proxy, behind_proxy, when):
     behind_proxy.write([sent("k1", bought("ann"))])

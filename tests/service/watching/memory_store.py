@@ -54,5 +54,10 @@ class MemoryStore:
     def served(self, since):
         return iter(sorted((o for o in self.offers if o.served >= since), key=lambda o: o.served))
 
+    def prune_served(self, before):
+        count = len(self.offers)
+        self.offers = [offer for offer in self.offers if offer.served >= before]
+        return count - len(self.offers)
+
     def forgotten(self):
         return frozenset()

@@ -58,7 +58,9 @@ class PurchaseBody(Strict):
         )  # fmt: skip
 
 
-Purchases = Annotated[list[PurchaseBody], Field(min_length=1), AtMost("purchases")]
+# Lists stop at their first element that is wrong: to list what is wrong in a thousand of them takes
+# longer than all the rest of the request.
+Purchases = Annotated[list[PurchaseBody], Field(fail_fast=True, min_length=1), AtMost("purchases")]
 
 
 class PurchasesBody(Strict):
@@ -80,8 +82,9 @@ class PurchasesBody(Strict):
         return [self.purchase] if self.purchase is not None else list(self.purchases or ())
 
 
-Ids = Annotated[list[Id], Field(max_length=10_000)]
+Ids = Annotated[list[Id], Field(fail_fast=True, max_length=10_000)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
+Boosts = Annotated[dict[Id, Factor], AtMost("json_keys")]
 
 
 class RulesBody(Strict):
@@ -93,8 +96,8 @@ class RulesBody(Strict):
     highest_price: float | None = Field(default=None, ge=0, le=_FINITE)
     per_category: int | None = Field(default=None, ge=1, le=10_000)
     per_platform: int | None = Field(default=None, ge=1, le=10_000)
-    boost_items: dict[Id, Factor] = Field(default={}, max_length=10_000)
-    boost_categories: dict[Id, Factor] = Field(default={}, max_length=10_000)
+    boost_items: Boosts = Field(default={})
+    boost_categories: Boosts = Field(default={})
 
     def rules(self) -> Rules:
         """As the library takes them.
@@ -130,7 +133,9 @@ class HistoryBody(Strict):
 
     user_id: Id | None = None
     purchases: Annotated[
-        list[HistoryPurchase], Field(json_schema_extra=_ALL_OR_NONE), AtMost("history")
+        list[HistoryPurchase],
+        Field(fail_fast=True, json_schema_extra=_ALL_OR_NONE),
+        AtMost("history"),
     ]
 
     @model_validator(mode="after")
@@ -141,8 +146,8 @@ class HistoryBody(Strict):
         return self
 
 
-Users = Annotated[list[Id], Field(min_length=1), AtMost("users")]
-Histories = Annotated[list[HistoryBody], Field(min_length=1), AtMost("users")]
+Users = Annotated[list[Id], Field(fail_fast=True, min_length=1), AtMost("users")]
+Histories = Annotated[list[HistoryBody], Field(fail_fast=True, min_length=1), AtMost("users")]
 
 
 class PredictBody(Strict):

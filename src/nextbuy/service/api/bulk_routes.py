@@ -136,11 +136,14 @@ class BulkRoutes:
 
     def _purchase(self, line: _Line, now: int, latest: int) -> LivePurchase | str:
         """The purchase of a line, or why it is none."""
+        limits = self._limits
         if line.is_cut:
-            return f"a line has at most {self._limits.line_bytes} bytes"
+            return f"a line has at most {limits.line_bytes} bytes"
         try:
-            value = strict_json.parse(line.text, most_depth=self._limits.json_depth, name="line")
-            purchase = PurchaseBody.model_validate(value, context=self._limits).live(now)
+            value = strict_json.parse(
+                line.text, most_depth=limits.json_depth, most_keys=limits.json_keys, name="line"
+            )
+            purchase = PurchaseBody.model_validate(value, context=limits).live(now)
         except ProblemError as error:
             return str(error)
         except ValidationError as error:

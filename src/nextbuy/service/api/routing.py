@@ -138,9 +138,10 @@ class StrictRoute(APIRoute):
         return await run_in_threadpool(self._parse, raw, model)
 
     def _parse(self, raw: bytes, model: type[BaseModel]) -> BaseModel:
-        value = strict_json.parse(raw, most_depth=self.limits.json_depth)
+        limits = self.limits
+        value = strict_json.parse(raw, most_depth=limits.json_depth, most_keys=limits.json_keys)
         try:
-            return model.model_validate(value, context=self.limits)
+            return model.model_validate(value, context=limits)
         except ValidationError as error:
             raise refusal(("body",), error.errors(include_url=False)) from None
 

@@ -1,37 +1,40 @@
 """JSON as RFC 8259 means it, and a little stricter: what two parsers could read in two ways is
 refused, with the place of the first offence.
 
-Refused are: other encodings than UTF-8 and a byte order mark; deep nesting, before anything is
-parsed; NaN and Infinity; numbers beyond float and whole numbers beyond 64 bits; lone surrogates;
-and a key that an object has twice.
+Refused are: other encodings than UTF-8 and a byte order mark; deep nesting and objects of very many
+keys, before anything is parsed; NaN and Infinity; numbers beyond float and whole numbers beyond 64
+bits; lone surrogates; and a key that an object has twice.
 """
 
 import json
 import math
-import re
 from typing import Any, Final, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from nextbuy.service.problems import ProblemError
 
-_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_BRACKETS: Final = b"[]{}"
-_OTHERS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_OTHERS: Final = bytes(set(range(256)) - set(b'[]{}:"'))
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _LONGEST_INTEGER: Final = 20  # characters of the lowest
 
+_Signs = npt.NDArray[np.uint8]
+_Steps = npt.NDArray[np.int32]
 
-def parse(raw: bytes, *, most_depth: int, name: str = "body") -> Any:
+
+def parse(raw: bytes, *, most_depth: int, most_keys: int, name: str = "body") -> Any:
     """The value of a document.
 
     Args:
         raw: The whole document.
         most_depth: How deep arrays and objects may lie in each other; a bare array has depth 1.
+        most_keys: How many keys one object may have.
         name: What the document is called in messages.
 
     Raises:
-        ProblemError: 400 if it is no JSON; 422, with the field, if it is JSON that is refused.
+        ProblemError: 400 if it is no JSON, or too deep or too wide; 422, with the field, if it is
+            JSON that is refused.
     """
     if not raw or raw.isspace():
         raise ProblemError(422, f"The {name} is empty; send a JSON object.")
@@ -43,6 +46,8 @@ def parse(raw: bytes, *, most_depth: int, name: str = "body") -> Any:
         raise ProblemError(400, f"The {name} begins with a byte order mark; send plain UTF-8.")
     if raw.count(b"[") + raw.count(b"{") > most_depth and depth_of(raw) > most_depth:
         raise ProblemError(400, f"The {name} is nested deeper than {most_depth} levels.")
+    if raw.count(b":") > most_keys and keys_of(raw) > most_keys:
+        raise ProblemError(400, f"The {name} has an object of more than {most_keys} keys.")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -57,14 +62,42 @@ def parse(raw: bytes, *, most_depth: int, name: str = "body") -> Any:
 
 
 def depth_of(raw: bytes) -> int:
-    """How deep brackets lie in each other, outside of strings; a lower bound if it is no JSON."""
-    most = raw.count(b"[") + raw.count(b"{")
-    if most <= 1:
-        return most
-    brackets = _STRINGS.sub(b"", raw).translate(None, _OTHERS)
-    codes = np.frombuffer(brackets, dtype=np.uint8)
-    opens = (codes == ord("[")) | (codes == ord("{"))
-    return int(np.where(opens, 1, -1).cumsum().max(initial=0))
+    """How deep brackets lie in each other, outside of strings; of what is no JSON, at least as deep
+    as a parser gets before it notices."""
+    opens, closes = _brackets(_signs(raw))
+    return int((opens - closes).cumsum().max(initial=0))
+
+
+def keys_of(raw: bytes) -> int:
+    """How many keys the object with the most has; of what is no JSON, at least as many as a parser
+    reads of one object before it notices."""
+    signs = _signs(raw)
+    opens, closes = _brackets(signs)
+    # Of one level, in order: an object opens, has its colons, closes, and the next one opens.
+    level = (opens - closes).cumsum() + closes
+    order = np.argsort(level, kind="stable")
+    starts = np.flatnonzero(opens[order])
+    if not starts.size:
+        return 0
+    return int(np.add.reduceat((signs[order] == ord(":")).astype(np.int64), starts).max())
+
+
+def _signs(raw: bytes) -> _Signs:
+    """Brackets and colons outside of strings. No regular expression: on strings that do not end, it
+    would try again at each quote, for hours."""
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    signs = np.frombuffer(raw.translate(None, _OTHERS), dtype=np.uint8)
+    is_quote: npt.NDArray[np.bool_] = signs == ord('"')
+    outside: _Signs = signs[~(np.logical_xor.accumulate(is_quote) | is_quote)]
+    return outside
+
+
+def _brackets(signs: _Signs) -> tuple[_Steps, _Steps]:
+    """1 where something opens, and where something closes."""
+    opens = (signs == ord("[")) | (signs == ord("{"))
+    closes = (signs == ord("]")) | (signs == ord("}"))
+    return opens.astype(np.int32), closes.astype(np.int32)
 
 
 class _RefusedError(Exception):

@@ -45,7 +45,8 @@ class Strict(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """No more than `Limits` says: of a number itself, of a list its length, of a text its bytes.
+    """No more than `Limits` says: of a number itself, of a list or object its length, of a text its
+    bytes.
 
     Attributes:
         limit: The field of `Limits`.
@@ -91,7 +92,10 @@ def described(document: Any, limits: Limits) -> Any:
         parts["additionalProperties"] = False
     if _LIMIT_KEY in document:
         most = getattr(limits, document[_LIMIT_KEY])
-        word = {"integer": "maximum", "array": "maxItems", "string": "maxLength"}
+        word = {
+            "integer": "maximum", "array": "maxItems", "string": "maxLength",
+            "object": "maxProperties",
+        }  # fmt: skip
         parts[word[document.get("type", "string")]] = most  # names of properties have no type
     return parts
 

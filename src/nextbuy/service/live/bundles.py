@@ -231,7 +231,7 @@ class LiveBundles:
         current = self._current
         if current is None:
             raise ModelUnavailableError(
-                f"No bundle is loaded. Train one into {self._directory} and swap to it."
+                "No bundle is loaded. Train one into the folder that is served, and swap to it."
             )
         return current
 

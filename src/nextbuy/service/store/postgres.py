@@ -132,6 +132,20 @@ class PostgresStore:
             yield from (served_offer(row[1:]) for row in rows)
             place = (rows[-1][1], rows[-1][0])
 
+    def prune_served(self, before: int) -> int:
+        """As `Store.prune_served`."""
+        self._check_writes()
+        query = (
+            "DELETE FROM served WHERE id IN"
+            " (SELECT id FROM served WHERE served < %s ORDER BY served LIMIT %s)"
+        )
+        total = 0
+        while True:
+            num_deleted = self._again(lambda db: db.execute(query, (before, _PAGE)).rowcount)
+            total += num_deleted
+            if num_deleted < _PAGE:
+                return total
+
     def check(self) -> None:
         """As `Store.check`."""
         self._check_writes()

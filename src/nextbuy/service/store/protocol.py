@@ -123,6 +123,11 @@ class Store(Protocol):
         """Answers served at or after a moment, UTC microseconds, in that order."""
         ...
 
+    def prune_served(self, before: int) -> int:
+        """Delete the answers served before a moment, UTC microseconds, a few at a time so that
+        purchases need not wait; gives how many there were."""
+        ...
+
     def check(self) -> None:
         """Return if reads and writes work now, raise otherwise; for readiness."""
         ...

@@ -131,6 +131,21 @@ class SqliteStore:
             yield from (served_offer(row[1:]) for row in rows)
             place = (rows[-1][1], rows[-1][0])
 
+    def prune_served(self, before: int) -> int:
+        """As `Store.prune_served`."""
+        total = 0
+        while True:
+            with self._file.writing(durable=False) as db:
+                db.execute(
+                    "DELETE FROM served WHERE id IN"
+                    " (SELECT id FROM served WHERE served < ? ORDER BY served LIMIT ?)",
+                    (before, _PAGE),
+                )
+                num_deleted = db.changes()
+            total += num_deleted
+            if num_deleted < _PAGE:
+                return total
+
     def check(self) -> None:
         """As `Store.check`."""
         self.last_sequence()
