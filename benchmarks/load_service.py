@@ -44,7 +44,7 @@ function request()
   local headers = {["Content-Type"] = "application/json"}
   if (asked % 100) < share then
     headers["Idempotency-Key"] = run .. "-" .. asked
-    local body = '{"purchase":{"user_id":"u' .. (asked % 5000) .. '","item_id":"i' ..
+    local body = '{"purchase":{"user_id":"u' .. (asked % 5000) .. '","item_id":"item-' ..
       (asked % 1000) .. '"}}'
     return wrk.format("POST", "/v1/purchases", headers, body)
   end
@@ -142,7 +142,7 @@ def write_bodies(path: Path, items: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         for _ in range(BODIES):
             purchases = [
-                {"item_id": f"i{draw.randrange(items)}",
+                {"item_id": f"item-{draw.randrange(items)}",
                  "timestamp": f"2024-{1 + place // 28:02d}-{1 + place % 28:02d}T12:00:00Z"}
                 for place in range(HISTORY)
             ]  # fmt: skip
