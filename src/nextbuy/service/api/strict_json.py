@@ -18,6 +18,7 @@ from nextbuy.service.problems import ProblemError
 _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKETS: Final = b"[]{}"
 _OTHERS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_NOT_OF_STRINGS: Final = bytes(set(_OTHERS) - set(b'"'))
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _LONGEST_INTEGER: Final = 20  # characters of the lowest
 
@@ -61,7 +62,12 @@ def depth_of(raw: bytes) -> int:
     most = raw.count(b"[") + raw.count(b"{")
     if most <= 1:
         return most
-    brackets = _STRINGS.sub(b"", raw).translate(None, _OTHERS)
+    brackets = b'"'
+    if b"\\" not in raw:
+        # Of a string without brackets nothing stays but its two quotes, next to each other.
+        brackets = raw.translate(None, _NOT_OF_STRINGS).replace(b'""', b"")
+    if b'"' in brackets:
+        brackets = _STRINGS.sub(b"", raw).translate(None, _OTHERS)
     codes = np.frombuffer(brackets, dtype=np.uint8)
     opens = (codes == ord("[")) | (codes == ord("{"))
     return int(np.where(opens, 1, -1).cumsum().max(initial=0))
