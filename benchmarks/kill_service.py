@@ -193,6 +193,14 @@ class Server:
                 self._command, stdout=log, stderr=log, start_new_session=True
             )
 
+    @property
+    def processor_seconds(self) -> float:
+        """What it has used so far."""
+        if self._process is None:
+            return 0.0
+        told = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         if self._process is not None:

@@ -154,7 +154,15 @@ def drawn_items(num_items: int, count: int, rng: np.random.Generator) -> Any:
     return np.minimum((num_items + 1) ** rng.random(count), num_items).astype(np.int32)
 
 
-def make_bundle(folder: Path, arguments: argparse.Namespace, rng: np.random.Generator) -> None:
+def save_bundle_of(folder: Path, *, num_items: int, size: str) -> None:
+    """The bundle of this benchmark with another catalog and width, for others to serve."""
+    arguments = argparse.Namespace(items=num_items, users=20_000, history=50, spread=False)
+    make_bundle(folder, arguments, np.random.default_rng(0), size=size)
+
+
+def make_bundle(
+    folder: Path, arguments: argparse.Namespace, rng: np.random.Generator, *, size: str = "small"
+) -> None:
     """Save a bundle whose transformer has drawn weights; histories repeat some items."""
     from nextbuy.bundle import Bundle, save_bundle
     from nextbuy.data.histories import Histories, offsets_of
@@ -176,7 +184,7 @@ def make_bundle(folder: Path, arguments: argparse.Namespace, rng: np.random.Gene
         offsets=offsets,
     )
     catalog = make_catalog(arguments.items, rng)
-    model = make_transformer(histories, catalog)
+    model = make_transformer(histories, catalog, size)
     stored = {
         "config": PredictorConfig(models=("transformer",)).model_dump(mode="json"),
         "leaderboard": [{"model": "transformer", "validation": {"loss": 1.0}}],
@@ -205,13 +213,13 @@ def make_catalog(num_items: int, rng: np.random.Generator) -> Any:
     )
 
 
-def make_transformer(histories: Any, catalog: Any) -> Any:
+def make_transformer(histories: Any, catalog: Any, size: str) -> Any:
     """As `fit` makes it, before the first step."""
     from nextbuy.models.items import item_codes, item_groups
-    from nextbuy.models.transformer import Transformer
+    from nextbuy.models.transformer import Transformer, TransformerConfig
     from nextbuy.training.torch_engine import network_of
 
-    model = Transformer()
+    model = Transformer(TransformerConfig.model_validate({"size": size}))
     model.config = model.decided(model.config, histories, catalog)
     model._shape = model.shape_of(model.config, histories, catalog)
     counts = np.bincount(histories.items, minlength=len(catalog) + 1)[1:]

@@ -7,7 +7,8 @@ A transformer with drawn weights (speed does not depend on what it has learnt) i
 loaded and served by `nextbuy serve` in a process of its own; `wrk` from Debian's package asks it
 over 32 connections: predictions for histories of 50 purchases, all different, exact top 10; single
 durable purchases; four predictions to a purchase; and five times as many connections as the service
-takes, after which it is asked as at first. Prints one JSON line.
+takes, after which it is asked as at first. Beside the clock it tells the processor's milliseconds
+of the server a request, for a machine that others use too. Prints one JSON line.
 """
 
 import argparse
@@ -44,7 +45,7 @@ function request()
   local headers = {["Content-Type"] = "application/json"}
   if (asked % 100) < share then
     headers["Idempotency-Key"] = run .. "-" .. asked
-    local body = '{"purchase":{"user_id":"u' .. (asked % 5000) .. '","item_id":"i' ..
+    local body = '{"purchase":{"user_id":"u' .. (asked % 5000) .. '","item_id":"item-' ..
       (asked % 1000) .. '"}}'
     return wrk.format("POST", "/v1/purchases", headers, body)
   end
@@ -125,6 +126,7 @@ def asked(
     """One run of wrk; `share` of a hundred requests store a purchase."""
     if wait:
         subprocess.run(["sleep", str(wait)], check=True)
+    before = server.processor_seconds
     done = subprocess.run(
         ["wrk", "-t2", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency",
          "-s", str(folder / "wrk.lua"), f"http://{HOST}:{server.port}"],
@@ -133,7 +135,13 @@ def asked(
     )  # fmt: skip
     line = next(line for line in done.stdout.splitlines() if line.startswith("JSON "))
     facts: dict[str, Any] = json.loads(line.removeprefix("JSON "))
-    return {"per_second": round(facts["ok"] / facts["seconds"]), **facts}
+    answered = max(1, facts["ok"] + facts["limited"] + facts["failed"])
+    return {
+        "per_second": round(facts["ok"] / facts["seconds"]),
+        "processor_ms_a_request": round((server.processor_seconds - before) / answered * 1e3, 3),
+        "load_average": round(os.getloadavg()[0], 2),
+        **facts,
+    }
 
 
 def write_bodies(path: Path, items: int) -> None:
@@ -142,7 +150,7 @@ def write_bodies(path: Path, items: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         for _ in range(BODIES):
             purchases = [
-                {"item_id": f"i{draw.randrange(items)}",
+                {"item_id": f"item-{draw.randrange(items)}",
                  "timestamp": f"2024-{1 + place // 28:02d}-{1 + place % 28:02d}T12:00:00Z"}
                 for place in range(HISTORY)
             ]  # fmt: skip

@@ -1,11 +1,12 @@
 """A live purchase: one row of a log, as a shop sends it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LivePurchase:
+class LivePurchase(NamedTuple):
     """One purchase, checked at the edge: ids are text of 1 to 256 bytes without control characters.
+
+    A tuple, since a history of thousands is made of them for each question; name the fields.
 
     Attributes:
         user_id: Who bought.

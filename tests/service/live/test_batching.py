@@ -105,3 +105,18 @@ def test_an_error_reaches_those_of_its_batch_and_no_one_later():
     with pytest.raises(ConfigError, match="13"):
         asyncio.run(gathered.results([13]))
     assert asyncio.run(gathered.results([1])) == [2]
+
+
+def test_those_whose_requests_are_being_read_come_into_the_first_batch():
+    worker = Worker()
+    gathered = batcher(worker)
+
+    async def ask():
+        first = asyncio.create_task(gathered.results([1]))
+        for _ in range(3):  # turns that the event loop needs to read the next request
+            await asyncio.sleep(0)
+        return await asyncio.gather(first, gathered.results([2]))
+
+    assert asyncio.run(ask()) == [[2], [4]]
+    assert worker.batches == [[1, 2]]
+    gathered.close()

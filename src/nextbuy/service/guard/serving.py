@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import gc
 import logging
 import socket
 import threading
@@ -25,6 +26,8 @@ STOP_SECONDS: Final = 8
 """Answers under way get so long after a signal; the rest of ten seconds is for closing files."""
 _OTHER_DESCRIPTORS: Final = 256
 _BACKLOG: Final = 2048
+_COLLECTING: Final = (50_000, 20, 20)
+"""New objects before the youngest are looked at, and how often so before the older ones are."""
 
 
 def listen(host: str, port: int, keys: KeyRing) -> socket.socket:
@@ -102,6 +105,7 @@ def serve(
     refused: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Answer until SIGTERM or SIGINT; then stop within ten seconds, and end as signals do."""
+    _spare_what_stays()
     host, port = listening.getsockname()[:2]
     _log.info("listening on %s, port %d", host, port)
     server_for(app, limits, refused=refused).run(sockets=[listening])
@@ -136,6 +140,17 @@ def served(
     finally:
         server.should_exit = True
         thread.join()
+
+
+def _spare_what_stays() -> None:
+    """Keep the collector of cycles away from what is loaded, and let it look less often.
+
+    A catalog is some hundred thousand objects, and each full collection would hold all requests up
+    until it had seen them; bodies and answers are let go of without it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTING)
 
 
 def _within_descriptors(limits: Limits) -> Limits:

@@ -5,12 +5,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from nextbuy.errors import OverloadedError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+_QUIET_TURNS: Final = 3
+"""Turns of the event loop without a new job that say that nobody else is on the way in."""
+
+_LONGEST_SECONDS: Final = 0.01
+"""Of letting others in, however many come."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,9 +32,9 @@ class _Call(Generic[Job, Result]):
 class Batcher(Generic[Job, Result]):
     """Gathers what waits while the worker is busy, and gives it to the worker at once.
 
-    Nothing waits for company: a job that finds the worker free is worked on alone. A call of many
-    jobs is cut, so that others get their turn between. It may be used from one event loop at a
-    time.
+    Nothing waits for company that may never come: a job that finds the worker free is worked on
+    alone, but for those whose requests have arrived already and are being read. A call of many jobs
+    is cut, so that others get their turn between. It may be used from one event loop at a time.
 
     Args:
         work: Results of some jobs, in their order; called in the one thread of the worker.
@@ -85,6 +91,7 @@ class Batcher(Generic[Job, Result]):
         """Batch after batch, until nothing waits."""
         loop = asyncio.get_running_loop()
         while self._calls:
+            await self._let_others_in()
             batch = self._next_batch()
             jobs = [job for call, start, end in batch for job in call.jobs[start:end]]
             if not jobs:
@@ -92,6 +99,19 @@ class Batcher(Generic[Job, Result]):
             done = loop.run_in_executor(self._worker, self._work, jobs)
             await asyncio.wait([done])
             self._hand_out(batch, done)
+
+    async def _let_others_in(self) -> None:
+        """Turn the event loop as long as that brings new jobs.
+
+        Work that begins while other requests are being read slows both down: one job alone costs as
+        much as six in company, and both threads want the interpreter.
+        """
+        clock = asyncio.get_running_loop().time
+        end, known, quiet = clock() + _LONGEST_SECONDS, self._waiting, 0
+        while quiet < _QUIET_TURNS and self._waiting < self._most_at_once and clock() < end:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._waiting == known else 0
+            known = self._waiting
 
     def _next_batch(self) -> list[tuple[_Call[Job, Result], int, int]]:
         """Some jobs of the calls that wait, each with its range; calls in turn."""

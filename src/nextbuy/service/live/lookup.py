@@ -38,10 +38,13 @@ class ItemLookup:
     def indices_of(self, purchases: Sequence[LivePurchase]) -> Int32:
         """Index of each; see `index_of`."""
         if self._level == "item" and self._tells_platforms:
-            get = self._by_pair.get  # the usual case, without a call a purchase
-            found = [get((p.item_id, p.platform), 0) for p in purchases]
-            if all(found):
-                return np.array(found, dtype=np.int32)
+            by_pair, by_id = self._by_pair.get, self._by_id.get
+            found = [  # the usual case, without a call a purchase
+                by_pair((p.item_id, p.platform), 0)
+                or (by_id(p.item_id, UNKNOWN) if p.platform is None else UNKNOWN)
+                for p in purchases
+            ]
+            return np.array(found, dtype=np.int32)
         return np.array([self.index_of(p) for p in purchases], dtype=np.int32)
 
     def index_of(self, purchase: LivePurchase) -> int:
