@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextbuy.cli import options
+from nextbuy.cli.config_file import given_flags, with_file
 from nextbuy.cli.leaderboard import print_leaderboard, print_reading
 from nextbuy.cli.rendering import ProgressBar, print_json, print_line
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @options.reads_data
 def train(
     *,
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -23,6 +25,13 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="A TOML file such as the best.toml of tune; flags that are given go before it.",
+        ),
+    ] = None,
     preset: options.Preset = "balanced",
     models: options.Models = None,
     time_limit: options.TimeLimit = None,
@@ -50,15 +59,20 @@ def train(
     """
     from nextbuy.predictor import Predictor, PredictorConfig
 
-    networks = _network_options(engine, device, learning_rate, tokens, dropout)
-    named = models and [name.strip() for name in models.split(",") if name.strip()]
-    config = PredictorConfig.of(
-        preset=preset, models=named,
-        level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
-        time_limit=time_limit, memory_limit=memory_limit, rules=options.read_rules(rules),
-        refit=refit, refit_full=refit_full,
-        options=networks,
+    given = given_flags(context)
+    networks = _network_options(
+        engine if config_file is None or "engine" in given else None,
+        device if config_file is None or "device" in given else None,
+        learning_rate, tokens, dropout,
     )  # fmt: skip
+    flags = {
+        "preset": preset,
+        "models": models and [name.strip() for name in models.split(",") if name.strip()],
+        "level": level, "split": split, "repeat": repeat, "epochs": epochs, "seed": seed,
+        "time_limit": time_limit, "memory_limit": memory_limit, "rules": options.read_rules(rules),
+        "refit": refit, "refit_full": refit_full, "options": networks,
+    }  # fmt: skip
+    config = PredictorConfig.of(**with_file(config_file, flags, given))
     with ProgressBar() as progress:
         predictor = Predictor.fit(
             read.source(data), config=config, options=read.options(), users=users,
@@ -84,7 +98,11 @@ def _print(predictor: "Predictor", out: Path, version: Path) -> None:
 
 
 def _network_options(
-    engine: str, device: str, learning_rate: float | None, tokens: int | None, dropout: float | None
+    engine: str | None,
+    device: str | None,
+    learning_rate: float | None,
+    tokens: int | None,
+    dropout: float | None,
 ) -> dict[str, Any]:
     """What was said about each network; the rest keeps its defaults."""
     training = {"learning_rate": learning_rate, "tokens": tokens}

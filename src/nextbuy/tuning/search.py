@@ -159,15 +159,17 @@ class _Reporting:
 
     def __init__(self, trial: optuna.Trial, progress: Progress, deadline: float) -> None:
         self._trial, self._progress, self._deadline = trial, progress, deadline
-        self._epochs = 0
+        self._epochs, self._steps_left = 0, 0
+        self._best = math.inf
 
     def about(self, subject: str) -> None:
         """Nothing: the bar is about trials."""
 
-    def start(self, name: str, total: int, done: int = 0) -> None:
-        """Nothing: the bar is about trials."""
+    def start(self, name: str, total: int, done: int = 0) -> None:  # noqa: ARG002
+        """A piece of work begins: what is over needs no pruning."""
+        self._steps_left = total - done
 
-    def advance(self, units: int, facts: dict[str, float]) -> None:  # noqa: ARG002
+    def advance(self, units: int, facts: dict[str, float]) -> None:
         """Look at the clock and, after an epoch, whether to go on.
 
         Raises:
@@ -176,13 +178,15 @@ class _Reporting:
         """
         if time.monotonic() >= self._deadline:
             raise TimeIsUpError("The time for the search is up.")
+        self._steps_left -= units
         loss = facts.get("validation_loss")
         if loss is None:
             return
         self._epochs += 1
+        self._best = min(self._best, loss)  # the weights of the best epoch are those that are kept
         self._progress.advance(0, {})
-        self._trial.report(loss, self._epochs)
-        if self._trial.should_prune():
+        self._trial.report(self._best, self._epochs)
+        if self._steps_left > 0 and self._trial.should_prune():
             raise optuna.TrialPruned
 
     def finish(self) -> None:
