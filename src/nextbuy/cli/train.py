@@ -1,5 +1,6 @@
 """`nextbuy train DATA --out DIR`: fit models, score them, publish a bundle."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,13 +26,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
-    config_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            help="A TOML file such as the best.toml of tune; flags that are given go before it.",
-        ),
-    ] = None,
+    config_file: options.ConfigFile = None,
     preset: options.Preset = "balanced",
     models: options.Models = None,
     time_limit: options.TimeLimit = None,
@@ -60,11 +55,8 @@ def train(
     from nextbuy.predictor import Predictor, PredictorConfig
 
     given = given_flags(context)
-    networks = _network_options(
-        engine if config_file is None or "engine" in given else None,
-        device if config_file is None or "device" in given else None,
-        learning_rate, tokens, dropout,
-    )  # fmt: skip
+    of_file = set() if config_file is None else {"engine", "device"} - given
+    networks = _network_options(engine, device, learning_rate, tokens, dropout, without=of_file)
     flags = {
         "preset": preset,
         "models": models and [name.strip() for name in models.split(",") if name.strip()],
@@ -98,13 +90,15 @@ def _print(predictor: "Predictor", out: Path, version: Path) -> None:
 
 
 def _network_options(
-    engine: str | None,
-    device: str | None,
+    engine: str,
+    device: str,
     learning_rate: float | None,
     tokens: int | None,
     dropout: float | None,
+    *,
+    without: Set[str],
 ) -> dict[str, Any]:
-    """What was said about each network; the rest keeps its defaults."""
+    """What was said about each network, `without` some of it; the rest keeps its defaults."""
     training = {"learning_rate": learning_rate, "tokens": tokens}
     network = {
         "engine": engine,
@@ -112,7 +106,7 @@ def _network_options(
         "dropout": dropout,
         "training": {name: value for name, value in training.items() if value is not None},
     }
-    told = {name: value for name, value in network.items() if value is not None}
+    told = {k: v for k, v in network.items() if v is not None and k not in without}
     of_torch = {name: value for name, value in told.items() if name != "engine"}
     return {"lstm-rnn": told, "gru": of_torch, "transformer": of_torch}
 

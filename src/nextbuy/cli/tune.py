@@ -1,5 +1,6 @@
 """`nextbuy tune DATA --out DIR`: look for a better config of one model."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,16 +53,9 @@ def tune(
 
     A search that was stopped goes on when the same command is given again.
     """
-    try:
-        from nextbuy.tuning.tune import tune as search
-    except ImportError as error:
-        if error.name != "optuna":
-            raise
-        from nextbuy.errors import MissingExtraError
-
-        raise MissingExtraError("optuna", "tune", "Tuning") from error
     from nextbuy.tuning.config import TuningConfig
 
+    search = _search()
     config = TuningConfig.of(
         model=model, metric=metric, trials=trials, time_limit=time_limit, level=level,
         split=split, epochs=epochs, device=device, seed=seed,
@@ -75,6 +69,19 @@ def tune(
         print_json(_report(found))
         return
     _print(found, data, config.model)
+
+
+def _search() -> "Callable[..., Tuned]":
+    """The search, whose package is an extra."""
+    try:
+        from nextbuy.tuning.tune import tune as search
+    except ImportError as error:
+        if error.name != "optuna":
+            raise
+        from nextbuy.errors import MissingExtraError
+
+        raise MissingExtraError("optuna", "tune", "Tuning") from error
+    return search
 
 
 def _report(found: "Tuned") -> dict[str, Any]:

@@ -57,7 +57,7 @@ def trade_off(trials: Sequence[TrialPoint], metric: str, model: str) -> "Chart":
     return finished(chart, f"Quality and time of {model}", "complete trials; orange: the default")
 
 
-def importance(shares: Mapping[str, float], model: str) -> "LayerChart":
+def importance(shares: Mapping[str, float], num_trials: int, model: str) -> "LayerChart":
     """How much each field matters for being among the best, as shares of 1."""
     alt = altair()
     table = pl.DataFrame(
@@ -74,7 +74,9 @@ def importance(shares: Mapping[str, float], model: str) -> "LayerChart":
             text=alt.Text("share:Q", format=".0%")
         ),
     ).properties(width=_WIDTH, height=_ROW * max(1, len(table)))
-    return finished(chart, f"What matters in {model}", "by PED-ANOVA over the complete trials")
+    return finished(
+        chart, f"What matters in {model}", f"by PED-ANOVA over {num_trials} complete trials"
+    )
 
 
 def _table(trials: Sequence[TrialPoint]) -> pl.DataFrame:

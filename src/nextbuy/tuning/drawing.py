@@ -39,5 +39,7 @@ def draw(search: Search, folder: Path) -> list[Path]:
     ]
     if len(rows) >= _FEWEST:
         shares = optuna.importance.get_param_importances(search.study)
-        drawn.append(save_svg(tuning_pictures.importance(shares, name), folder / "importance.svg"))
+        drawn.append(
+            save_svg(tuning_pictures.importance(shares, len(rows), name), folder / "importance.svg")
+        )
     return drawn
