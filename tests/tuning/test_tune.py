@@ -9,10 +9,19 @@ import sys
 import numpy as np
 import pytest
 
-from nextbuy.errors import ConfigError, ResumeError
+from nextbuy.errors import (
+    ConfigError,
+    DamagedError,
+    NonFiniteLossError,
+    ResumeError,
+    RunLockedError,
+    TimeIsUpError,
+)
 from nextbuy.models.registry import create
+from nextbuy.training.checkpoint import run_lock
 from nextbuy.tuning.config import TuningConfig
-from nextbuy.tuning.journal import JOURNAL, finished_trials, open_study
+from nextbuy.tuning.journal import JOURNAL, finished_trials, open_study, put_back
+from nextbuy.tuning.search import Search
 from nextbuy.tuning.tune import tune
 from tests.shop import shop_log
 
@@ -166,3 +175,81 @@ def test_the_default_trial_of_a_network_is_the_network_without_options(tmp_path)
     assert found.best["validation"]["loss"] == pytest.approx(
         plain.leaderboard[0].validation.metrics["loss"], rel=1e-6
     )
+
+
+@pytest.fixture
+def fits_but(monkeypatch):
+    """Let the n-th fit of a search raise an error."""
+
+    def fit_but(place, error):
+        real, calls = Search.fit, []
+
+        def fit(self, values, progress):
+            calls.append(values)
+            if len(calls) == place:
+                raise error
+            return real(self, values, progress)
+
+        monkeypatch.setattr(Search, "fit", fit)
+        return calls
+
+    return fit_but
+
+
+def test_a_trial_that_cannot_be_trained_is_counted_and_the_search_goes_on(fits_but, tmp_path):
+    fits_but(2, NonFiniteLossError("The loss is nan in step 3"))
+    found = asked(tmp_path, model="markov", trials=3)
+    assert found.trials == {"complete": 2, "pruned": 0, "fail": 1}
+    failed = finished_trials(study_in(tmp_path))[1]
+    assert failed.user_attrs["reason"] == "The loss is nan in step 3"
+
+
+def test_a_default_that_cannot_be_trained_ends_the_search(fits_but, tmp_path):
+    fits_but(1, NonFiniteLossError("The loss is nan in step 3"))
+    with pytest.raises(NonFiniteLossError, match="step 3"):
+        asked(tmp_path, model="markov", trials=3)
+
+
+def test_what_the_time_limit_cuts_off_is_tried_first_when_there_is_time(fits_but, tmp_path):
+    calls = fits_but(3, TimeIsUpError("The time for the search is up."))
+    assert asked(tmp_path, model="markov", trials=4).trials["complete"] == 2
+    cut_off = calls[2]
+    found = asked(tmp_path, model="markov", trials=4)
+    assert found.trials == {"complete": 4, "pruned": 0, "fail": 0}
+    assert finished_trials(study_in(tmp_path))[2].params == cut_off
+
+
+def test_a_kill_while_a_trial_is_put_back_queues_it_only_once(tmp_path):
+    study = open_study(tmp_path, {})
+    trial = study.ask()
+    trial.suggest_float("x", 0.0, 1.0)
+    study.enqueue_trial(trial.params, user_attrs={"again": trial.number})  # and then the kill
+    study = open_study(tmp_path, {})
+    states = [one.state.name for one in study.get_trials()]
+    assert states == ["FAIL", "WAITING"]
+    again = study.ask()
+    assert again.suggest_float("x", 0.0, 1.0) == trial.params["x"]
+    put_back(study, study.get_trials()[again.number])
+    assert [one.state.name for one in study.get_trials()] == ["FAIL", "FAIL", "WAITING"]
+    assert finished_trials(study) == []
+
+
+def test_a_longer_search_that_finds_a_better_one_says_that_the_test_was_asked_again(tmp_path):
+    short = asked(tmp_path, model="markov", trials=3)
+    longer = asked(tmp_path, model="markov", trials=8)
+    assert sum(longer.trials.values()) == 8
+    assert longer.best["validation"]["loss"] <= short.best["validation"]["loss"]
+    assert longer.looks == short.looks + (longer.best["trial"] != short.best["trial"])
+
+
+def test_two_searches_in_one_folder_are_refused(tmp_path):
+    with run_lock(tmp_path), pytest.raises(RunLockedError):
+        asked(tmp_path, model="markov", trials=1)
+
+
+@pytest.mark.parametrize("content", ["no journal\nat all\n", "{}\n", "3\n"])
+def test_a_damaged_journal_is_refused_and_stays_as_it_is(content, tmp_path):
+    (tmp_path / JOURNAL).write_text(content)
+    with pytest.raises(DamagedError, match="no journal of a study"):
+        asked(tmp_path, model="markov", trials=1)
+    assert (tmp_path / JOURNAL).read_text() == content

@@ -23,7 +23,7 @@ class MarkovConfig(BaseModel):
     search_space: ClassVar[SearchSpace] = {
         "reach": Range(low=1, high=8),
         "decay": Range(low=0.1, high=1.0),
-        "smoothing": Range(low=0.0, high=50.0),
+        "smoothing": Range(low=0.1, high=500.0, log=True),
         "neighbours": Range(low=20, high=1000, log=True),
     }
 

@@ -93,9 +93,7 @@ class Search:
         failpoint("mid_trial")
         try:
             model = self.fit(values, reporting)
-            scores = evaluate(
-                model, self.split.validation, self.split.catalog, num_resamples=0
-            ).metrics
+            scores = self._validated(model)
         except optuna.TrialPruned:
             trial.set_user_attr(SECONDS, time.monotonic() - started)
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -123,6 +121,22 @@ class Search:
         options = FitOptions(seed=self.config.seed, epochs=self.config.epochs, progress=progress)
         model = create_model(self.config.model, self.config.predictor(self.options_of(values)))
         return model.fit(self.split.train, self.split.validation, self.split.catalog, options)
+
+    def _validated(self, model: Model) -> dict[str, float]:
+        """Scores on validation.
+
+        Raises:
+            TrainingError: If they are no numbers.
+        """
+        cases = self.split.validation
+        scores = evaluate(model, cases, self.split.catalog, num_resamples=0).metrics
+        if not all(math.isfinite(scores[name]) for name in METRICS):
+            said = ", ".join(f"{name} {scores[name]}" for name in METRICS)
+            raise TrainingError(
+                f"Nothing can be chosen on the {len(cases)} cases of validation: {said}. "
+                "Give a longer log or another --split."
+            )
+        return scores
 
     def options_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The options of the model: what was tried, and where it is computed."""

@@ -29,6 +29,8 @@ from nextbuy.tuning.verdict import verdict
 
 BEST: Final = "best.toml"
 _TEST: Final = "test.json"
+_OF_A_STUDY: Final = {"model", "metric", "level", "epochs", "device", "seed"}
+"""What of a config a study must agree with to go on; it may go on for longer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -90,12 +92,19 @@ def tune(
         data, config.predictor({}), options or ReadOptions(), users, progress
     )
     default = default_values(config.model, space, split.train, split.catalog)
+    parts = distributions(space, default)
     limit = float("inf") if config.time_limit is None else config.time_limit
     with run_lock(out):
-        study = open_study(out, _identity(config, split.name, fingerprint(source.purchases)))
+        identity = {
+            "data": fingerprint(source.purchases),
+            "split": split.name,
+            **config.model_dump(include=_OF_A_STUDY),
+            "space": {path: str(part) for path, part in parts.items()},
+        }
+        study = open_study(out, identity)
         search = Search(
-            config=config, split=split, study=study, space=distributions(space, default),
-            default=default, progress=progress,
+            config=config, split=split, study=study, space=parts, default=default,
+            progress=progress,
         )  # fmt: skip
         search.run(started + limit)
         test, looks = _tested(search, out)
@@ -107,15 +116,6 @@ def tune(
             default=_facts(search.default_trial()), best=_facts(best), test=test, looks=looks,
             config=out / BEST, pictures=tuple(draw(search, out)), protocol=split.description,
         )  # fmt: skip
-
-
-def _identity(config: TuningConfig, split: str, data: str) -> dict[str, Any]:
-    """What a study must agree with to go on."""
-    return {
-        "data": data,
-        "split": split,
-        **config.model_dump(include={"model", "metric", "level", "epochs", "device", "seed"}),
-    }
 
 
 def _facts(trial: FrozenTrial) -> dict[str, Any]:
