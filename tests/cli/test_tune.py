@@ -1,6 +1,7 @@
 """`nextbuy tune`, and `nextbuy train --config` with what it wrote."""
 
 import json
+import sys
 import tomllib
 
 import pytest
@@ -111,3 +112,12 @@ def test_the_file_is_toml(log, tmp_path, run):
     table = tomllib.loads((tmp_path / "study" / "best.toml").read_text(encoding="utf-8"))
     assert table["models"] == ["markov"]
     assert set(table["options"]["markov"]) == {"reach", "decay", "smoothing", "neighbours"}
+
+
+def test_without_optuna_the_extra_is_named(log, tmp_path, run, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("optuna", "nextbuy.tuning"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    code, _, err = run("tune", log, *MARKOV, "--out", tmp_path / "study")
+    assert code == 1
+    assert "nextbuy[tune]" in err

@@ -76,7 +76,7 @@ def _search() -> "Callable[..., Tuned]":
     try:
         from nextbuy.tuning.tune import tune as search
     except ImportError as error:
-        if error.name != "optuna":
+        if (error.name or "").split(".")[0] != "optuna":
             raise
         from nextbuy.errors import MissingExtraError
 

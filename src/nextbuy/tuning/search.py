@@ -192,13 +192,13 @@ class _Reporting:
         """
         if time.monotonic() >= self._deadline:
             raise TimeIsUpError("The time for the search is up.")
+        self._progress.advance(0, {})  # a sign of life: a trial may take minutes
         self._steps_left -= units
         loss = facts.get("validation_loss")
         if loss is None:
             return
         self._epochs += 1
         self._best = min(self._best, loss)  # the weights of the best epoch are those that are kept
-        self._progress.advance(0, {})
         self._trial.report(self._best, self._epochs)
         if self._steps_left > 0 and self._trial.should_prune():
             raise optuna.TrialPruned
