@@ -22,6 +22,7 @@ from nextbuy.cli import (
     serve,
     store,
     train,
+    tune,
     update,
 )
 from nextbuy.cli.rendering import print_error, print_line
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("forecast")(forecast.forecast)

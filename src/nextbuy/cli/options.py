@@ -93,6 +93,13 @@ RulesFile = Annotated[
         "per_platform, boost_items, boost_categories.",
     ),
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="A TOML file such as the best.toml of tune; flags that are given go before it.",
+    ),
+]
 EngineChoice = Annotated[
     Literal["torch", "tensorflow"],
     typer.Option("--engine", help="What trains lstm-rnn; the result is the same kind of bundle."),

@@ -1,11 +1,13 @@
 """`nextbuy train DATA --out DIR`: fit models, score them, publish a bundle."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nextbuy.cli import options
+from nextbuy.cli.config_file import given_flags, with_file
 from nextbuy.cli.leaderboard import print_leaderboard, print_reading
 from nextbuy.cli.rendering import ProgressBar, print_json, print_line
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 @options.reads_data
 def train(
     *,
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -23,6 +26,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
+    config_file: options.ConfigFile = None,
     preset: options.Preset = "balanced",
     models: options.Models = None,
     time_limit: options.TimeLimit = None,
@@ -50,15 +54,17 @@ def train(
     """
     from nextbuy.predictor import Predictor, PredictorConfig
 
-    networks = _network_options(engine, device, learning_rate, tokens, dropout)
-    named = models and [name.strip() for name in models.split(",") if name.strip()]
-    config = PredictorConfig.of(
-        preset=preset, models=named,
-        level=level, split=split, repeat=repeat, epochs=epochs, seed=seed,
-        time_limit=time_limit, memory_limit=memory_limit, rules=options.read_rules(rules),
-        refit=refit, refit_full=refit_full,
-        options=networks,
-    )  # fmt: skip
+    given = given_flags(context)
+    of_file = set() if config_file is None else {"engine", "device"} - given
+    networks = _network_options(engine, device, learning_rate, tokens, dropout, without=of_file)
+    flags = {
+        "preset": preset,
+        "models": models and [name.strip() for name in models.split(",") if name.strip()],
+        "level": level, "split": split, "repeat": repeat, "epochs": epochs, "seed": seed,
+        "time_limit": time_limit, "memory_limit": memory_limit, "rules": options.read_rules(rules),
+        "refit": refit, "refit_full": refit_full, "options": networks,
+    }  # fmt: skip
+    config = PredictorConfig.of(**with_file(config_file, flags, given))
     with ProgressBar() as progress:
         predictor = Predictor.fit(
             read.source(data), config=config, options=read.options(), users=users,
@@ -84,9 +90,15 @@ def _print(predictor: "Predictor", out: Path, version: Path) -> None:
 
 
 def _network_options(
-    engine: str, device: str, learning_rate: float | None, tokens: int | None, dropout: float | None
+    engine: str,
+    device: str,
+    learning_rate: float | None,
+    tokens: int | None,
+    dropout: float | None,
+    *,
+    without: Set[str],
 ) -> dict[str, Any]:
-    """What was said about each network; the rest keeps its defaults."""
+    """What was said about each network, `without` some of it; the rest keeps its defaults."""
     training = {"learning_rate": learning_rate, "tokens": tokens}
     network = {
         "engine": engine,
@@ -94,7 +106,7 @@ def _network_options(
         "dropout": dropout,
         "training": {name: value for name, value in training.items() if value is not None},
     }
-    told = {name: value for name, value in network.items() if value is not None}
+    told = {k: v for k, v in network.items() if v is not None and k not in without}
     of_torch = {name: value for name, value in told.items() if name != "engine"}
     return {"lstm-rnn": told, "gru": of_torch, "transformer": of_torch}
 

@@ -17,6 +17,7 @@ from nextbuy.models import sparse as matrices
 from nextbuy.models.item_knn import cosine_neighbours, newest_weights
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.splitting.cases import Cases
 
 _BATCH: Final = 16
@@ -30,6 +31,11 @@ class EaseConfig(BaseModel):
     """Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "penalty": Range(low=1.0, high=20_000.0, log=True),
+        "decay": Range(low=0.3, high=1.0),
+    }
 
     penalty: float = Field(default=500.0, gt=0, description="lambda, on the diagonal")
     decay: float = Field(

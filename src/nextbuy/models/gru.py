@@ -9,6 +9,7 @@ from pydantic import Field
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.models.neural import NeuralConfig, NeuralModel
+from nextbuy.models.search_space import Choice, Range, SearchSpace
 from nextbuy.nn.gru import GruShape, initial_weights, weight_shapes
 from nextbuy.nn.network import Weights
 from nextbuy.training.batches import has_baskets
@@ -24,6 +25,15 @@ class GruConfig(NeuralConfig):
         default="small", description="width of an item, units of a layer, layers"
     )
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+
+    # "large" takes minutes an epoch without a GPU: who has one asks for it by name.
+    search_space: ClassVar[SearchSpace] = {
+        "size": Choice(("small", "medium")),
+        "dropout": Range(low=0.0, high=0.6),
+        "training.learning_rate": Range(low=2e-4, high=2e-2, log=True),
+        "training.tokens": Choice((512, 1024, 2048, 4096)),
+        "training.weight_decay": Range(low=0.0, high=0.3),
+    }
 
 
 class Gru(NeuralModel[GruConfig, GruShape]):

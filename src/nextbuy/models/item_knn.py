@@ -11,6 +11,7 @@ from nextbuy.data.histories import Float32, Histories
 from nextbuy.models import sparse as matrices
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.splitting.cases import Cases
 
 _BLOCK: Final = 2_000
@@ -20,6 +21,12 @@ class ItemKnnConfig(BaseModel):
     """Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "neighbours": Range(low=10, high=1000, log=True),
+        "shrinkage": Range(low=0.0, high=100.0),
+        "decay": Range(low=0.3, high=1.0),
+    }
 
     neighbours: int = Field(default=100, ge=1, description="similar items kept for an item")
     shrinkage: float = Field(

@@ -12,6 +12,7 @@ from pydantic import Field
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.models.neural import NeuralConfig, NeuralModel
+from nextbuy.models.search_space import Choice, Range, SearchSpace
 from nextbuy.nn.network import Weights
 from nextbuy.nn.recurrent import LstmRnnShape, initial_weights, weight_shapes
 from nextbuy.training.batches import has_baskets
@@ -24,6 +25,16 @@ class LstmRnnConfig(NeuralConfig):
     lstm_size: int = Field(default=128, ge=1)
     rnn_size: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    search_space: ClassVar[SearchSpace] = {
+        "embedding_size": Range(low=16, high=128, log=True),
+        "lstm_size": Range(low=32, high=256, log=True),
+        "rnn_size": Range(low=32, high=256, log=True),
+        "dropout": Range(low=0.0, high=0.6),
+        "training.learning_rate": Range(low=2e-4, high=2e-2, log=True),
+        "training.tokens": Choice((512, 1024, 2048, 4096)),
+        "training.weight_decay": Range(low=0.0, high=0.3),
+    }
 
 
 class LstmRnn(NeuralModel[LstmRnnConfig, LstmRnnShape]):

@@ -11,6 +11,7 @@ from nextbuy.data.histories import Float32, Histories
 from nextbuy.models import sparse as matrices
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.splitting.cases import Cases
 
 
@@ -18,6 +19,13 @@ class MarkovConfig(BaseModel):
     """Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "reach": Range(low=1, high=8),
+        "decay": Range(low=0.1, high=1.0),
+        "smoothing": Range(low=0.1, high=500.0, log=True),
+        "neighbours": Range(low=20, high=1000, log=True),
+    }
 
     reach: int = Field(
         default=3, ge=1, description="baskets back that a purchase is counted to lead to"

@@ -12,6 +12,7 @@ from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int64
 from nextbuy.errors import NotFittedError
 from nextbuy.models.popularity import log_popularity, with_padding
 from nextbuy.models.protocol import FitOptions
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.models.sparse import baskets_ago
 from nextbuy.models.stored import load_model, save_model
 from nextbuy.splitting.cases import Cases
@@ -25,6 +26,10 @@ class PersonalFrequencyConfig(BaseModel):
     """Unknown keys are errors. What is None is chosen on validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "smoothing": Range(low=0.01, high=100.0, log=True),
+    }
 
     trust: float | None = Field(
         default=None, ge=0, lt=1, description="weight of the own history when it is long"

@@ -10,6 +10,7 @@ from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int64
 from nextbuy.errors import NotFittedError
 from nextbuy.models.protocol import FitOptions
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.models.stored import load_model, save_model
 from nextbuy.splitting.cases import Cases
 
@@ -18,6 +19,10 @@ class PopularityConfig(BaseModel):
     """Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "smoothing": Range(low=0.01, high=100.0, log=True),
+    }
 
     smoothing: float = Field(
         default=1.0, gt=0, description="purchases that every item is given beforehand"

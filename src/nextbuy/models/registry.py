@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from nextbuy.data.catalog import Catalog
 from nextbuy.errors import ConfigError
 from nextbuy.models.protocol import Model
+from nextbuy.models.search_space import SearchSpace
 
 MODELS: Final = {
     "popularity": ("nextbuy.models.popularity", "Popularity"),
@@ -58,6 +59,17 @@ def load(name: str, folder: Path, catalog: Catalog) -> Model:
     """
     module, class_name = _find(name)
     return cast("Model", getattr(module, class_name).load(folder, catalog))
+
+
+def search_space(name: str) -> SearchSpace:
+    """What of a model's config is worth looking for; empty where validation chooses all of it.
+
+    Raises:
+        ConfigError: If there is no model of this name.
+    """
+    module, class_name = _find(name)
+    config = getattr(module, f"{class_name}Config")
+    return cast("SearchSpace", getattr(config, "search_space", {}))
 
 
 def _find(name: str) -> tuple[Any, str]:

@@ -15,6 +15,7 @@ from nextbuy.data.histories import Float32, Histories, Int64
 from nextbuy.models import sparse as matrices
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.splitting.cases import Cases
 from nextbuy.threads import in_threads
 
@@ -31,6 +32,14 @@ class TifuKnnConfig(BaseModel):
     """Unknown keys are errors. The defaults are the authors' for Ta-Feng."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "neighbours": Range(low=20, high=1000, log=True),
+        "within_decay": Range(low=0.3, high=1.0),
+        "group_decay": Range(low=0.3, high=1.0),
+        "own_share": Range(low=0.0, high=1.0),
+        "groups": Range(low=1, high=20),
+    }
 
     neighbours: int = Field(default=300, ge=1, description="similar training users")
     within_decay: float = Field(default=0.9, gt=0, le=1, description="of each basket further back")

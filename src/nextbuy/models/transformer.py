@@ -12,6 +12,7 @@ from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural import NeuralConfig, NeuralModel
+from nextbuy.models.search_space import Choice, Range, SearchSpace
 from nextbuy.nn.network import Weights
 from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes
 from nextbuy.training.batches import has_baskets
@@ -54,6 +55,17 @@ class TransformerConfig(NeuralConfig):
     attributes: bool = Field(
         default=True, description="items share vectors with their platform and category"
     )
+
+    # "large" takes minutes an epoch without a GPU: who has one asks for it by name.
+    search_space: ClassVar[SearchSpace] = {
+        "size": Choice(("small", "medium")),
+        "dropout": Range(low=0.0, high=0.6),
+        "taps": Choice((0, 3, 5)),
+        "gated": Choice((False, True)),
+        "training.learning_rate": Range(low=2e-4, high=2e-2, log=True),
+        "training.tokens": Choice((512, 1024, 2048, 4096)),
+        "training.weight_decay": Range(low=0.0, high=0.3),
+    }
 
 
 class Transformer(NeuralModel[TransformerConfig, TransformerShape]):

@@ -14,6 +14,7 @@ from nextbuy.data.histories import Float32, Histories
 from nextbuy.models import sparse as matrices
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
+from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.models.tifu_knn import basket_positions
 from nextbuy.splitting.cases import Cases
 from nextbuy.threads import in_threads
@@ -25,6 +26,12 @@ class UpCfConfig(BaseModel):
     """Unknown keys are errors. The defaults are the authors' best over their data sets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    search_space: ClassVar[SearchSpace] = {
+        "recency": Range(low=1, high=50, log=True),
+        "asymmetry": Range(low=0.0, high=1.0),
+        "locality": Range(low=1.0, high=50.0, log=True),
+    }
 
     recency: int = Field(default=10, ge=1, description="newest baskets that count")
     asymmetry: float = Field(default=0.75, ge=0, le=1, description="of the cosine")
