@@ -96,3 +96,19 @@ def test_S53_what_has_to_be_refused_is_refused_without_asserts():
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2_000:]
     assert done.stdout.count("held ") == 24
+
+
+def test_S04_bodies_that_are_refused_are_let_go_of(shop_folder):
+    """Each hangs in a cycle with the error that refused it; a hundred are as many megabytes."""
+    wide = ("{" + ",".join(f'"{n}":1' for n in range(80_000)) + "}").encode()
+    headers = {"content-type": "application/json"}
+    with serving(shop_folder, "--no-page") as (process, address), httpx.Client() as client:
+
+        def refuse(times):
+            for _ in range(times):
+                told = client.post(f"{address}/v1/purchases", content=wide, headers=headers)
+                assert told.status_code == 400
+            return psutil.Process(process.pid).memory_info().rss
+
+        before = refuse(40)
+        assert refuse(80) - before < 40 * len(wide)

@@ -26,8 +26,6 @@ STOP_SECONDS: Final = 8
 """Answers under way get so long after a signal; the rest of ten seconds is for closing files."""
 _OTHER_DESCRIPTORS: Final = 256
 _BACKLOG: Final = 2048
-_COLLECTING: Final = (50_000, 20, 20)
-"""New objects before the youngest are looked at, and how often so before the older ones are."""
 
 
 def listen(host: str, port: int, keys: KeyRing) -> socket.socket:
@@ -143,14 +141,14 @@ def served(
 
 
 def _spare_what_stays() -> None:
-    """Keep the collector of cycles away from what is loaded, and let it look less often.
+    """Keep the collector of cycles away from what is loaded.
 
     A catalog is some hundred thousand objects, and each full collection would hold all requests up
-    until it had seen them; bodies and answers are let go of without it.
+    until it had seen them. It goes on looking as often as ever: a refused body hangs in a cycle
+    with the error that refused it, and a hundred of them would be a hundred megabytes.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECTING)
 
 
 def _within_descriptors(limits: Limits) -> Limits:
