@@ -293,8 +293,19 @@ def test_head_is_answered_like_get_without_a_body(shop):
     assert b"{" not in answer
 
 
-def test_S18_requests_with_random_faults_never_fail_the_server(shop):
+PATIENT = SHORT.model_copy(update={"handler_seconds": 60.0})
+
+
+@pytest.fixture(scope="module")
+def patient_shop():
+    """A stalled machine must not turn an answer into a 503."""
+    with open_shop(limits=PATIENT) as shop:
+        yield shop
+
+
+def test_S18_requests_with_random_faults_never_fail_the_server(patient_shop):
     """Bytes of good requests are changed, dropped and doubled at random; each may be refused."""
+    shop = patient_shop
     rng = random.Random(7)
     good = [
         b"GET /users/a?b=c HTTP/1.1\r\nHost: localhost\r\nX-Y: z\r\nConnection: close\r\n\r\n",
