@@ -20,8 +20,8 @@ from nextbuy.errors import (
 from nextbuy.models.registry import create
 from nextbuy.training.checkpoint import run_lock
 from nextbuy.tuning.config import TuningConfig
+from nextbuy.tuning.fitting import Fitting
 from nextbuy.tuning.journal import JOURNAL, finished_trials, open_study, put_back
-from nextbuy.tuning.search import Search
 from nextbuy.tuning.tune import tune
 from tests.shop import shop_log
 
@@ -158,11 +158,14 @@ def test_trials_of_a_network_that_fall_behind_are_pruned_and_counted(tmp_path):
         assert trial.intermediate_values[2] > reached[max(1, len(reached) // 2) - 1]
 
 
-def test_the_default_is_finished_even_where_there_is_no_time(tmp_path):
-    found = asked(tmp_path, model="gru", trials=4, epochs=1, time_limit=1e-6)
+def test_a_limit_that_ends_before_the_default_is_an_error_and_the_default_goes_on_later(tmp_path):
+    with pytest.raises(TimeIsUpError, match="before the default config"):
+        asked(tmp_path, model="gru", trials=1, epochs=1, time_limit=1e-6)
+    found = asked(tmp_path, model="gru", trials=1, epochs=1)
     assert found.trials == {"complete": 1, "pruned": 0, "fail": 0}
     assert found.test is None
     assert found.looks == 0
+    assert "the default is the best" in found.verdict
 
 
 def test_the_default_trial_of_a_network_is_the_network_without_options(tmp_path):
@@ -182,15 +185,15 @@ def fits_but(monkeypatch):
     """Let the n-th fit of a search raise an error."""
 
     def fit_but(place, error):
-        real, calls = Search.fit, []
+        real, calls = Fitting.fit, []
 
-        def fit(self, values, progress):
+        def fit(self, values, folder, progress):
             calls.append(values)
             if len(calls) == place:
                 raise error
-            return real(self, values, progress)
+            return real(self, values, folder, progress)
 
-        monkeypatch.setattr(Search, "fit", fit)
+        monkeypatch.setattr(Fitting, "fit", fit)
         return calls
 
     return fit_but

@@ -7,8 +7,8 @@ from optuna.trial import TrialState
 
 from nextbuy.evaluation import tuning_pictures
 from nextbuy.evaluation.pictures import save_svg
-from nextbuy.tuning.journal import finished_trials
-from nextbuy.tuning.search import DEFAULT, SECONDS, Search
+from nextbuy.tuning.journal import DEFAULT, finished_trials
+from nextbuy.tuning.search import SECONDS, Search
 
 _FEWEST = 4
 """Complete trials from which on importance says anything."""
@@ -20,7 +20,7 @@ def draw(search: Search, folder: Path) -> list[Path]:
     Raises:
         MissingExtraError: If the extra `pictures` is not installed.
     """
-    metric = search.config.metric
+    metric = search.fitting.config.metric
     sign = 1.0 if metric == "loss" else -1.0
     rows = [
         tuning_pictures.TrialPoint(
@@ -32,7 +32,7 @@ def draw(search: Search, folder: Path) -> list[Path]:
         for place, trial in enumerate(finished_trials(search.study), 1)
         if trial.state == TrialState.COMPLETE and trial.value is not None
     ]
-    name = search.config.model
+    name = search.fitting.config.model
     drawn = [
         save_svg(tuning_pictures.history(rows, metric, name), folder / "history.svg"),
         save_svg(tuning_pictures.trade_off(rows, metric, name), folder / "trade-off.svg"),
