@@ -49,6 +49,10 @@ def tune(
             "--metric", help="What trials are chosen by, on validation. Pruning looks at the loss."
         ),
     ] = "loss",
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, max=256, help="Processes that fit a trial each."),
+    ] = 1,
     level: options.Level = "item",
     split: options.SplitChoice = "auto",
     epochs: options.Epochs = None,
@@ -67,7 +71,7 @@ def tune(
     search = _search()
     config = TuningConfig.of(
         model=model, metric=metric, trials=trials, time_limit=time_limit, level=level,
-        split=split, epochs=epochs, device=device, seed=seed,
+        split=split, epochs=epochs, device=device, seed=seed, workers=workers,
     )  # fmt: skip
     with ProgressBar() as progress:
         found = search(

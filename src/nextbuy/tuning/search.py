@@ -18,6 +18,7 @@ from nextbuy.models.protocol import Model
 from nextbuy.progress import Progress
 from nextbuy.seeding import stream_seed
 from nextbuy.storage import failpoint
+from nextbuy.training.interruption import Interrupted
 from nextbuy.tuning.config import METRICS
 from nextbuy.tuning.fitting import PRUNE, Fitting, Outcome, Watched
 from nextbuy.tuning.journal import (
@@ -26,6 +27,7 @@ from nextbuy.tuning.journal import (
     fail,
     finished_trials,
     put_back,
+    put_back_killed,
     root_of,
 )
 from nextbuy.tuning.limit import TimeLimit
@@ -100,8 +102,8 @@ class Search:
     say: Callable[[str], None]
     kept: dict[int, Model] = field(default_factory=dict)
 
-    def run(self) -> None:
-        """Try until there are as many finished trials as asked for, or the time is up.
+    def run(self, wanted: int) -> None:
+        """Try one after the other until there are so many finished trials, or the time is up.
 
         What the time limit cuts off is queued again.
 
@@ -110,15 +112,9 @@ class Search:
         """
         if not any(trial.user_attrs.get(DEFAULT) for trial in self.study.get_trials()):
             self.study.enqueue_trial(self.default, user_attrs={DEFAULT: True})
-        done, wanted = self.num_finished(), self.fitting.config.trials
-        self.progress.about("")
-        self.progress.start("trials", max(wanted, done), done=done)
-        try:
-            while self.num_finished() < wanted and self.has_time():
-                if not self._try_one():
-                    break
-        finally:
-            self.progress.finish()
+        while self.num_finished() < wanted and self.has_time():
+            if not self._try_one():
+                break
         if not self.num_finished():
             raise TimeIsUpError(
                 f"The time limit of {self.fitting.config.time_limit:g} s ended before the "
@@ -164,8 +160,24 @@ class Search:
         """Whether a trial came to its end; otherwise it was cut off by the deadline."""
         running = self.begin()
         watched = Watched(self.deadline(), alive=self.alive, judge=running.judge)
-        outcome = self.fitting.attempt(running.values, self.folder_of(running.trial), watched)
+        try:
+            outcome = self.fitting.attempt(running.values, self.folder_of(running.trial), watched)
+        except (Interrupted, KeyboardInterrupt):
+            self.put_back(running)
+            raise
         return self.end(running, outcome)
+
+    def put_back(self, running: Running) -> None:
+        """Queue a trial again that was stopped, and is not to blame for it."""
+        put_back(self.study, self.study.get_trials()[running.trial.number])
+
+    def lose(self, running: Running) -> None:
+        """A trial's process ended by itself: queue it once more, the second time it has failed."""
+        number = running.trial.number
+        if not put_back_killed(self.study, self.study.get_trials()[number]):
+            self._tidy()
+            failed = Outcome(state="failed", seconds=0.0)
+            self._tell(number, failed, running.seconds)
 
     def alive(self) -> None:
         """A sign of life: a trial may take minutes."""
@@ -179,7 +191,7 @@ class Search:
         """
         trial = running.trial
         if outcome.state == "cut off":
-            put_back(self.study, self.study.get_trials()[trial.number])
+            self.put_back(running)
             return False
         if outcome.error is not None and trial.user_attrs.get(DEFAULT):
             raise outcome.error

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.options import ReadOptions
+from nextbuy.errors import ConfigError
 from nextbuy.predictor.learning import read_and_split
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
@@ -24,6 +25,7 @@ from nextbuy.tuning.limit import TimeLimit
 from nextbuy.tuning.search import SECONDS, Search
 from nextbuy.tuning.space import declared_space, default_values, distributions
 from nextbuy.tuning.toml import to_toml
+from nextbuy.tuning.workers import Workers
 
 BEST: Final = "best.toml"
 _OF_A_STUDY: Final = {"model", "metric", "level", "epochs", "device", "seed"}
@@ -82,7 +84,7 @@ def tune(
         say: Told a line about each trial when it is finished and on disk.
 
     Raises:
-        ConfigError: If there is no such model or nothing to tune in it.
+        ConfigError: If there is no such model, nothing to tune in it, or `out` is no folder.
         TimeIsUpError: If the time limit ends before the default config is fitted.
         ResumeError: If the folder holds a study of other data, or of another model or metric.
         RunLockedError: If another process tunes there.
@@ -90,6 +92,7 @@ def tune(
     started = time.monotonic()
     config, progress = config or TuningConfig(), progress or SilentProgress()
     space = declared_space(config.model)  # refuses before anything is read
+    _make(out)
     source, _, split = read_and_split(
         data, config.predictor({}), options or ReadOptions(), users, progress
     )
@@ -108,21 +111,50 @@ def tune(
             default=default, limit=_limit(config, split, started), progress=progress,
             say=say or (lambda _line: None),
         )  # fmt: skip
-        search.run()
-        progress.start("comparison on the test", 1)
-        test = tested(search)
-        progress.advance(1, {})
-        progress.finish()
-        best = search.best_trial()
-        text = _best_config(search, best, test.verdict)
-        (out / BEST).write_text(text, encoding="utf-8")
-        states = Counter(t.state.name.lower() for t in finished_trials(study))
-        return Tuned(
-            trials={name: states[name] for name in ("complete", "pruned", "fail")},
-            default=_facts(search.default_trial()), best=_facts(best), test=test.facts,
-            verdict=test.verdict, looks=test.looks, config=out / BEST,
-            pictures=tuple(draw(search, out)), protocol=split.description,
-        )  # fmt: skip
+        _run(search)
+        return _concluded(search)
+
+
+def _concluded(search: Search) -> Tuned:
+    """Ask the test; write the config and the pictures."""
+    search.progress.start("comparison on the test", 1)
+    test = tested(search)
+    search.progress.advance(1, {})
+    search.progress.finish()
+    best, out = search.best_trial(), search.folder
+    (out / BEST).write_text(_best_config(search, best, test.verdict), encoding="utf-8")
+    states = Counter(t.state.name.lower() for t in finished_trials(search.study))
+    return Tuned(
+        trials={name: states[name] for name in ("complete", "pruned", "fail")},
+        default=_facts(search.default_trial()), best=_facts(best), test=test.facts,
+        verdict=test.verdict, looks=test.looks, config=out / BEST,
+        pictures=tuple(draw(search, out, test.verdict)),
+        protocol=search.fitting.split.description,
+    )  # fmt: skip
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be the folder of a study: {error.strerror}. Give another --out."
+        ) from error
+
+
+def _run(search: Search) -> None:
+    """The default alone, since all else is held against it; then the others, perhaps several at a
+    time."""
+    config, done = search.fitting.config, search.num_finished()
+    search.progress.about("")
+    search.progress.start("trials", max(config.trials, done), done=done)
+    try:
+        search.run(1 if config.workers > 1 else config.trials)
+        if config.workers > 1 and search.num_finished() < config.trials and search.has_time():
+            with Workers(search) as workers:
+                workers.run()
+    finally:
+        search.progress.finish()
 
 
 def _limit(config: TuningConfig, split: Split, started: float) -> TimeLimit:
