@@ -217,6 +217,16 @@ def test_a_default_that_cannot_be_trained_ends_the_search(fits_but, tmp_path):
         asked(tmp_path, model="markov", trials=3)
 
 
+def test_ctrl_c_is_not_held_against_the_trial_that_it_stops(fits_but, tmp_path):
+    for place in (2, 1):  # twice: a process that was killed so often would have failed it
+        calls = fits_but(place, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            asked(tmp_path, model="markov", trials=2)
+    found = asked(tmp_path, model="markov", trials=2)
+    assert found.trials == {"complete": 2, "pruned": 0, "fail": 0}
+    assert finished_trials(study_in(tmp_path))[1].params == calls[0]
+
+
 def test_what_the_time_limit_cuts_off_is_tried_first_when_there_is_time(fits_but, tmp_path):
     calls = fits_but(3, TimeIsUpError("The time for the search is up."))
     assert asked(tmp_path, model="markov", trials=4).trials["complete"] == 2
