@@ -7,7 +7,8 @@ FOLDER has s3_beauty.parquet, or is that file; the Complete Journey (its categor
 package. `nextbuy tune` runs in a process group of its own, which is killed with SIGKILL and started
 again with the time that is left. Each line that said before a kill that a trial had ended is then
 looked up in the study: it must be there, with the same end and the same value. Prints one JSON
-line; the exit code is 1 if a trial was lost.
+line; the exit code is 1 if a trial was lost. On a machine that others use set OMP_NUM_THREADS=1:
+threads that wait for each other there cost several times as much as they save.
 """
 
 import argparse
@@ -121,6 +122,7 @@ def measure(arguments: argparse.Namespace, source: str, folder: Path) -> dict[st
         "minutes": arguments.minutes,
         "seconds": round(gone(), 1),
         "workers": arguments.workers,
+        "epochs": arguments.epochs,
         "kills_after_seconds": kills,
         "trials": found["trials"],
         "said_before_a_kill": len(said),

@@ -123,7 +123,7 @@ def _print(found: "Tuned", data: str, model: str) -> None:
     if found.test is not None:
         rows += [
             _scores("test", name, found.test["default"], found.test["tuned"])
-            for name in found.test["default"]
+            for name in found.default["validation"]
         ]
     print_table(["part", "metric", "default", "tuned"], rows, title="Scores")
     if found.test is None:

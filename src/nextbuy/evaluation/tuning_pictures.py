@@ -1,5 +1,6 @@
 """Pictures of a search for a better config: its history, quality against time, what matters."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 _WIDTH: Final = 480
 _ROW: Final = 26
+_LINE: Final = 78
+"""Letters that go beside each other under a title."""
+
 _KINDS: Final = ("default", "tried", "pruned")
 _COLOURS: Final = (ORANGE, BLUE, GREY)
 _SHAPES: Final = ("circle", "circle", "cross")
@@ -42,7 +46,7 @@ def history(trials: Sequence[TrialPoint], metric: str, model: str, said: str = "
         trials: The default among them.
         metric: `loss`, where lower is better, or one where higher is.
         model: Its name.
-        said: What the test says; the second line under the title.
+        said: What the test says; stands under the title.
     """
     alt = altair()
     table = _table(trials)
@@ -58,7 +62,7 @@ def history(trials: Sequence[TrialPoint], metric: str, model: str, said: str = "
     chart: LayerChart = alt.layer(
         rule.encode(y=y), lines.encode(x=x, y=y), _points(table, x, y), _labels(table, x, y, metric)
     ).properties(width=_WIDTH, height=260)
-    words = [_counted(table) + "; line: the best so far", *([said] if said else [])]
+    words = [_counted(table) + "; line: the best so far", *textwrap.wrap(said, _LINE)]
     return finished(chart, f"Tuning of {model}", words)
 
 
@@ -67,6 +71,7 @@ def trade_off(trials: Sequence[TrialPoint], metric: str, model: str) -> "LayerCh
     alt = altair()
     table = _table(trials).filter(pl.col("kind") != "pruned")
     x = alt.X("seconds:Q").title("seconds to fit and score").axis(grid=False)
+    x = x.scale(zero=True)
     y = _quality(table, metric)
     front = alt.Chart(unbeaten(table, metric)).mark_line(
         interpolate="step-after", color=BLUE, strokeWidth=1.5, opacity=0.6

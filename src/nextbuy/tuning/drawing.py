@@ -57,9 +57,11 @@ def _point(trial: FrozenTrial, metric: str) -> TrialPoint | None:
     """None for one that failed, or was pruned by a loss where another metric is drawn."""
     seconds = float(trial.user_attrs.get(SECONDS, 0.0))
     if trial.state == TrialState.COMPLETE and trial.value is not None:
-        kind = "default" if trial.user_attrs.get(DEFAULT) else "tried"
         value = trial.value if metric == "loss" else -trial.value
-        return TrialPoint(number=trial.number, value=value, seconds=seconds, kind=kind)
+        return TrialPoint(
+            number=trial.number, value=value, seconds=seconds,
+            kind="default" if trial.user_attrs.get(DEFAULT) else "tried",
+        )  # fmt: skip
     if trial.state == TrialState.PRUNED and metric == "loss" and trial.intermediate_values:
         value = min(trial.intermediate_values.values())
         return TrialPoint(number=trial.number, value=value, seconds=seconds, kind="pruned")

@@ -117,7 +117,7 @@ class Fitting:
         """
         cases = self.split.validation
         found = evaluate(model, cases, self.split.catalog, num_resamples=0, progress=progress)
-        scores = {name: found.metrics[name] for name in METRICS}
+        scores: dict[str, float] = {name: found.metrics[name] for name in METRICS}
         if not all(math.isfinite(value) for value in scores.values()):
             said = ", ".join(f"{name} {value}" for name, value in scores.items())
             raise TrainingError(

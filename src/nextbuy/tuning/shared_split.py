@@ -6,7 +6,7 @@ memory once.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def save_split(split: Split, folder: Path) -> None:
 
 def load_split(folder: Path) -> Split:
     """Read what `save_split` wrote; it has no test case."""
-    arrays = dict(storage.read_arrays(folder / "cases.safetensors"))
+    arrays: dict[str, Any] = dict(storage.read_arrays(folder / "cases.safetensors"))
     until = arrays.pop("until", None)
     validation = Cases(
         histories=Histories.load(folder / "validation"),
