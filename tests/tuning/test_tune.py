@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from nextbuy.errors import (
     ConfigError,
     DamagedError,
+    DataError,
     NonFiniteLossError,
     ResumeError,
     RunLockedError,
@@ -343,10 +344,17 @@ def test_a_line_tells_of_each_trial_that_is_on_disk(tmp_path):
     assert len(lines) == 3
 
 
-def test_an_out_that_is_a_file_is_refused(tmp_path):
+@pytest.mark.parametrize("place", ["file", "file/below/it"])
+def test_an_out_that_cannot_be_a_folder_is_refused(place, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"File exists.*--out"):
-        asked(tmp_path / "file", **MARKOV)
+    with pytest.raises(ConfigError, match="file is a file"):
+        asked(tmp_path / place, **MARKOV)
+
+
+def test_data_that_are_not_there_leave_no_folder(tmp_path):
+    with pytest.raises(DataError):
+        tune(tmp_path / "no.csv", tmp_path / "out", config=TuningConfig.of(**MARKOV))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_longer_search_that_finds_a_better_one_says_that_the_test_was_asked_again(tmp_path):

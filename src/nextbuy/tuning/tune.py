@@ -1,5 +1,6 @@
 """Tune one model on a log: search, one look at the test, a config file and pictures."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -92,7 +93,7 @@ def tune(
     started = time.monotonic()
     config, progress = config or TuningConfig(), progress or SilentProgress()
     space = declared_space(config.model)  # refuses before anything is read
-    _make(out)
+    _check_folder(out)
     source, _, split = read_and_split(
         data, config.predictor({}), options or ReadOptions(), users, progress
     )
@@ -133,13 +134,18 @@ def _concluded(search: Search) -> Tuned:
     )  # fmt: skip
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+def _check_folder(out: Path) -> None:
+    """Refuse what cannot become a folder, without making one: the data may not be there."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
         raise ConfigError(
-            f"{folder} cannot be the folder of a study: {error.strerror}. Give another --out."
-        ) from error
+            f"{out} cannot be the folder of a study: {there} is a file. Give another --out."
+        )
+    if not os.access(there, os.W_OK):
+        raise ConfigError(
+            f"{out} cannot be the folder of a study: {there} may not be written to. Give another "
+            "--out."
+        )
 
 
 def _run(search: Search) -> None:
