@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-_PICTURES: Final = 5.0
-"""Seconds for the config, the intervals and the pictures."""
+_PICTURES: Final = 10.0
+"""Seconds for the config, the intervals and the pictures, and for the command to start."""
 
 _LONGER: Final = 1.3
 """A second fit has validation to learn from, too."""

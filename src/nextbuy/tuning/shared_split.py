@@ -36,11 +36,15 @@ def save_split(split: Split, folder: Path) -> None:
 def load_split(folder: Path) -> Split:
     """Read what `save_split` wrote; it has no test case."""
     arrays: dict[str, Any] = dict(storage.read_arrays(folder / "cases.safetensors"))
-    until = arrays.pop("until", None)
+    until = arrays.get("until")
     validation = Cases(
         histories=Histories.load(folder / "validation"),
         until=None if until is None else int(until[0]),
-        **{name: arrays.get(name) for name in _ARRAYS},
+        as_of=arrays.get("as_of"),
+        target_items=arrays["target_items"],
+        target_offsets=arrays["target_offsets"],
+        target_values=arrays.get("target_values"),
+        target_times=arrays.get("target_times"),
     )
     words = storage.read_json(folder / "split.json")
     return Split(
