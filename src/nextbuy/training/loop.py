@@ -252,7 +252,14 @@ class _Run:
             train_loss=train_loss,
             validation_loss=validation_loss,
         )
-        self.progress.advance(0, {"validation_loss": validation_loss, "train_loss": train_loss})
+        self.progress.advance(
+            0,
+            {
+                "validation_loss": validation_loss,
+                "train_loss": train_loss,
+                "epoch": float(state.epoch),
+            },
+        )
         state = replace(
             state,
             epoch=state.epoch + 1,
