@@ -62,7 +62,7 @@ def test_a_swap_changes_who_answers_and_keeps_what_was_bought(live):
     assert (before.version, after.version) == ("000001", "000002")
     assert (before.after_sequence, after.after_sequence) == (0, 1)
     assert before.offers != after.offers
-    assert live.history("u1", 1)[0].sequence == 1
+    assert live.history("u1", 1).purchases[0].sequence == 1
 
 
 NAMES = ("../x", "..", ".", "", "/etc", "000001/", "a\0b", "A", "x" * 65, "..%252f", "\\..\\x",
@@ -192,5 +192,5 @@ def test_M15_the_folder_may_vanish_under_the_server(live, folder):
             path.write_bytes(b"")
     shutil.rmtree(folder)
     assert ask(live, Question(user_id="u1")) == before
-    assert live.history("u1", 5)
+    assert live.history("u1", 5).purchases
     assert live.forecast(["u1"])[0].height == 1

@@ -22,6 +22,7 @@ from nextbuy.service.live.card import model_card
 from nextbuy.service.live.everybody import everybody
 from nextbuy.service.live.joining import for_when
 from nextbuy.service.live.loaded import LoadedBundle
+from nextbuy.service.live.paging import HistoryPage, Place, bounds, place_of
 from nextbuy.service.live.protocol import Answer, Question
 from nextbuy.service.live.users import CACHED_USERS, KnownUsers, history_of
 from nextbuy.service.store.protocol import Store, StoredPurchase
@@ -177,22 +178,13 @@ class LiveBundles:
         )  # fmt: skip
         return table, loaded.version
 
-    def history(self, user_id: str, most: int) -> Sequence[StoredPurchase]:
+    def history(self, user_id: str, most: int, before: Place | None = None) -> HistoryPage:
         """See `LiveModel.history`; what the catalog lacks of the bundle's part has no name."""
-        current = self._found()
-        loaded = current.loaded
-        rows = current.users.stored_rows(user_id).listed()
-        found = [
-            StoredPurchase(sequence=0, received=0, purchase=loaded.purchase_at(user_id, rows, row))
-            for row in range(max(0, len(rows) - most), len(rows))
-        ]
-        live = sorted(
-            current.users.live_purchases(user_id), key=lambda each: each.purchase.timestamp
-        )
-        both = [*found, *live]
-        if loaded.has_dates:
-            both.sort(key=lambda each: each.purchase.timestamp)
-        return both[max(0, len(both) - most) :]
+        current = self._current
+        if current is None:
+            live = self._store.purchases_of([user_id]).get(user_id, ())
+            return _page(None, user_id, live, most, before)
+        return _page(current, user_id, current.users.live_purchases(user_id), most, before)
 
     def bought(self, purchases: Sequence[StoredPurchase]) -> None:
         """See `LiveModel.bought`."""
@@ -277,6 +269,40 @@ def _check(question: Question, loaded: LoadedBundle) -> None:
             f"A moment was asked of the bundle {loaded.version}, whose time is only an order of "
             "purchases. Leave as_of out."
         )
+
+
+def _page(
+    current: _Current | None,
+    user_id: str,
+    live: Sequence[StoredPurchase],
+    most: int,
+    before: Place | None,
+) -> HistoryPage:
+    """The bundle's purchases, if there is one, and the live ones, by time; where the bundle has
+    only an order, live ones come after it."""
+    loaded = None if current is None else current.loaded
+    rows = None if current is None else current.users.stored_rows(user_id).listed()
+    is_after = loaded is not None and not loaded.has_dates
+    moments = [] if rows is None else [(False, time) for time in rows.times.tolist()]
+    num_stored = len(moments)
+    moments += [(is_after, each.purchase.timestamp) for each in live]
+    order = sorted(range(len(moments)), key=moments.__getitem__)
+    moments.sort()
+    start, end = bounds(moments, most, before)
+    found = [
+        live[place - num_stored]
+        if loaded is None or rows is None or place >= num_stored
+        else StoredPurchase(
+            sequence=0, received=0, purchase=loaded.purchase_at(user_id, rows, place)
+        )
+        for place in order[start:end]
+    ]
+    return HistoryPage(
+        purchases=found,
+        total=len(moments),
+        older=place_of(moments, start),
+        version=None if loaded is None else loaded.version,
+    )
 
 
 def _asked(current: _Current, questions: Sequence[Question], moment: int) -> list[Asked]:
