@@ -141,10 +141,24 @@ def test_M13_a_broken_version_leaves_the_old_one_in_place(live, folder, damage):
     live.swap("000001")
     before = ask(live, Question(user_id="u1"))
     damage(folder / "versions" / "000002")
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError) as refused:
         live.swap("000002")
+    assert "000002" in str(refused.value)
+    assert str(folder) not in str(refused.value)
     assert live.version == "000001"
     assert ask(live, Question(user_id="u1")) == before
+
+
+@pytest.mark.parametrize("latest", [None, '"000009"\n', "000009", "{}"])
+def test_S36_where_the_folder_lies_is_not_said_to_whoever_swaps(live, folder, latest):
+    live.swap("000001")
+    path = folder / "versions" / storage.LATEST
+    path.unlink() if latest is None else path.write_text(latest, encoding="utf-8")
+    for name in ("latest", "000009", "../000001"):
+        with pytest.raises(BundleError) as refused:
+            live.swap(name)
+        assert str(folder.parent) not in str(refused.value)
+        assert str(folder.resolve().parent) not in str(refused.value)
 
 
 def test_M13_a_version_that_is_not_there_is_told_by_name(live):

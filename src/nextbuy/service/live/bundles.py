@@ -116,7 +116,7 @@ class LiveBundles:
         """
         live = cls(directory, store, clock=clock, options=options)
         if (directory / "versions" / storage.LATEST).exists():
-            live.swap(_LATEST)
+            live._swap(_LATEST)
         return live
 
     @property
@@ -199,7 +199,14 @@ class LiveBundles:
                 self._current.users.forget(user_id)
 
     def swap(self, name: str) -> str:
-        """See `LiveModel.swap`."""
+        """See `LiveModel.swap`; whoever asks need not learn where the folder lies, so what is said
+        of files names them inside of it."""
+        try:
+            return self._swap(name)
+        except BundleError as error:
+            raise BundleError(_inside(str(error), self._directory)) from error
+
+    def _swap(self, name: str) -> str:
         with self._swaps:
             loaded = LoadedBundle.load(self._folder_of(name), self._store.identity())
             _try(loaded, self._clock())
@@ -259,6 +266,13 @@ class LiveBundles:
             asked = _asked(current, [jobs[place].question for place in places], moment)
             found |= zip(places, answer_all(current.loaded, asked), strict=True)
         return [found[place] for place in range(len(jobs))]
+
+
+def _inside(text: str, directory: Path) -> str:
+    """The same with paths below a folder as they are inside of it."""
+    for path in (str(directory), str(directory.resolve())):
+        text = text.replace(f"{path}/", "").replace(path, "the folder that is served")
+    return text
 
 
 def _check(question: Question, loaded: LoadedBundle) -> None:
