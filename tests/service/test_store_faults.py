@@ -1,5 +1,5 @@
-"""What a store suffers, seen by clients of the whole service: SQLite's log that cannot be emptied, a
-PostgreSQL that stops, is cut off, or takes no writes."""
+"""What a store suffers, seen by clients of the whole service: SQLite's log cannot be emptied, or
+PostgreSQL stops, is cut off, or takes no writes."""
 
 import asyncio
 import resource
@@ -15,7 +15,9 @@ from tests.service.assembled import opened, using
 from tests.service.store.proxy import Proxy
 
 QUESTION = {"users": ["u1"], "k": 3}
-CUT_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nextbuy'"
+CUT_ALL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nextbuy'"
+)
 
 
 async def send(client, key, *items, user="ann"):

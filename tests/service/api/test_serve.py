@@ -28,11 +28,12 @@ def command(*arguments):
 
 
 @contextmanager
-def serving(folder: Path, *arguments):
+def serving(folder: Path, *arguments, **environment):
     """The process and its address."""
     process = subprocess.Popen(
         command(folder, "--port", 0, *arguments),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=ENVIRONMENT | environment,
     )  # fmt: skip
     log: list[str] = []
     drain = threading.Thread(target=lambda: log.append(process.stderr.read()))

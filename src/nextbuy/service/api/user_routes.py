@@ -56,7 +56,8 @@ class UserRoutes:
     def get_user(self, user_id: UserId, limit: Limit = 100, before: Before = None) -> Response:
         """Oldest first, those of the bundle with sequence 0; without a bundle those of the store.
         Where there are older ones, `older` asks for them."""
-        page = self._parts.live.history(user_id, limit, before and Place.of(before))
+        place = None if before is None else Place.of(before)
+        page = self._parts.live.history(user_id, limit, place)
         if not page.total:
             raise ProblemError(404, "Nothing is known of this user.")
         return json_response(
