@@ -52,7 +52,8 @@ class Watcher:
                 is_surprise = not isinstance(error, ModelUnavailableError)
                 logger.log(
                     logging.WARNING if is_surprise else logging.DEBUG,
-                    "Live quality cannot be computed: %s", error,
+                    "Live quality cannot be computed: %s",
+                    error,
                 )
 
     def stop(self, timeout: float = 5.0) -> None:
