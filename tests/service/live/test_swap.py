@@ -149,6 +149,23 @@ def test_M13_a_broken_version_leaves_the_old_one_in_place(live, folder, damage):
     assert ask(live, Question(user_id="u1")) == before
 
 
+def test_M13_a_service_that_begins_on_a_broken_version_says_how_to_go_back(folder):
+    cut_weights(folder / "versions" / "000002")
+    with pytest.raises(BundleError, match=f"weights.*nextbuy update {folder} --rollback"):
+        LiveBundles.open(folder, MemoryStore())
+
+
+def test_the_log_says_which_version_answers_and_where_a_refused_one_lies(live, folder, caplog):
+    caplog.set_level("INFO", "nextbuy.service.live")
+    live.swap("000001")
+    assert f"version 000001 of {folder} answers" in caplog.text
+    cut_weights(folder / "versions" / "000002")
+    with pytest.raises(BundleError):
+        live.swap("latest")
+    assert "version latest was refused, 000001 stays" in caplog.text
+    assert str(folder / "versions" / "000002") in caplog.text
+
+
 @pytest.mark.parametrize("latest", [None, '"000009"\n', "000009", "{}"])
 def test_S36_where_the_folder_lies_is_not_said_to_whoever_swaps(live, folder, latest):
     live.swap("000001")

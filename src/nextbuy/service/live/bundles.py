@@ -1,5 +1,6 @@
 """The live model: a folder of bundle versions, the store's purchases since, and the answers."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from nextbuy.service.live.protocol import Answer, Question
 from nextbuy.service.live.users import CACHED_USERS, KnownUsers, history_of
 from nextbuy.service.store.protocol import Store, StoredPurchase
 from nextbuy.timing.forecaster import ForecastOptions
+
+logger = logging.getLogger(__name__)
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _LATEST: Final = "latest"
@@ -116,7 +119,13 @@ class LiveBundles:
         """
         live = cls(directory, store, clock=clock, options=options)
         if (directory / "versions" / storage.LATEST).exists():
-            live._swap(_LATEST)
+            try:
+                live._swap(_LATEST)
+            except BundleError as error:
+                raise BundleError(
+                    f"{error} Let the version before it answer with 'nextbuy update {directory} "
+                    "--rollback', or train anew."
+                ) from error
         return live
 
     @property
@@ -204,6 +213,7 @@ class LiveBundles:
         try:
             return self._swap(name)
         except BundleError as error:
+            logger.warning("version %s was refused, %s stays: %s", name, self.version, error)
             raise BundleError(_inside(str(error), self._directory)) from error
 
     def _swap(self, name: str) -> str:
@@ -215,6 +225,7 @@ class LiveBundles:
                     loaded, self._store, self._store.forgotten(), self._options.cached_users
                 )
                 self._current = _Current(loaded=loaded, users=users)
+            logger.info("version %s of %s answers", loaded.version, self._directory)
         return loaded.version
 
     def facts(self) -> dict[str, object]:
