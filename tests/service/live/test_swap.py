@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,24 @@ def test_the_log_says_which_version_answers_and_where_a_refused_one_lies(live, f
         live.swap("latest")
     assert "version latest was refused, 000001 stays" in caplog.text
     assert str(folder / "versions" / "000002") in caplog.text
+
+
+@pytest.mark.parametrize("name", [".", "a", "versions"])
+def test_a_folder_with_a_short_name_changes_no_other_word(folder, monkeypatch, name):
+    shutil.move(folder, folder.parent / "a")
+    monkeypatch.chdir(folder.parent / "a" if name == "." else folder.parent)
+    if name == "versions":
+        shutil.move("a", "versions")
+    live = LiveBundles(Path(name), MemoryStore(), clock=lambda: NOW)
+    cut_weights(Path(name) / "versions" / "000002")
+    with pytest.raises(BundleError) as refused:
+        live.swap("latest")
+    said = str(refused.value)
+    assert said.startswith("The bundle cannot be loaded. versions/000002/models/popularity/weights")
+    assert str(folder.parent) not in said
+    with pytest.raises(BundleError, match="no version 000009 in the folder that is served"):
+        live.swap("000009")
+    live.close()
 
 
 @pytest.mark.parametrize("latest", [None, '"000009"\n', "000009", "{}"])

@@ -253,7 +253,7 @@ class LiveBundles:
             except DamagedError as error:
                 raise BundleError(str(error)) from error
             if found is None:
-                raise BundleError(f"There is no bundle in {self._directory}.")
+                raise BundleError("There is no bundle in the folder that is served.")
             name = found
         folder = versions / name
         if not _NAME.fullmatch(name) or folder.resolve().parent != versions.resolve():
@@ -262,7 +262,7 @@ class LiveBundles:
                 "beginning with a letter or digit."
             )
         if not folder.is_dir():
-            raise BundleError(f"There is no version {name} in {self._directory}.")
+            raise BundleError(f"There is no version {name} in the folder that is served.")
         return folder
 
     def _answers(self, jobs: Sequence[_Job]) -> list[Answer]:
@@ -280,9 +280,9 @@ class LiveBundles:
 
 
 def _inside(text: str, directory: Path) -> str:
-    """The same with paths below a folder as they are inside of it."""
-    for path in (str(directory), str(directory.resolve())):
-        text = text.replace(f"{path}/", "").replace(path, "the folder that is served")
+    """The same with paths of versions as they are inside of a folder."""
+    for folder in (directory.resolve(), directory):
+        text = text.replace(str(folder / "versions"), "versions")
     return text
 
 
