@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.errors import ConfigError, ModelUnavailableError, NextbuyError
-from nextbuy.service.live.paging import HistoryPage
+from nextbuy.service.live.paging import HistoryPage, Place
 from nextbuy.service.live.protocol import Answer, Offer, Question
 from nextbuy.service.page.pages import Pages
 from nextbuy.service.page.parts import Counters, PageParts
@@ -101,8 +101,9 @@ class KnownModel:
         if self.error is not None:
             raise self.error
         rows = list(self.histories.get(user_id, []))
+        older = Place(is_after=False, timestamp=0, count=0) if len(rows) > most else None
         return HistoryPage(
-            purchases=rows[-most:], total=len(rows), older=None, version=self.version
+            purchases=rows[-most:], total=len(rows), older=older, version=self.version
         )
 
     def facts(self) -> dict[str, object]:

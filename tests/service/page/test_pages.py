@@ -336,8 +336,14 @@ def test_no_template_has_script_or_style_inside():
         ]
 
 
+def test_a_history_of_just_as_many_as_are_shown_is_not_called_the_newest_of_more():
+    rows = [stored("busy", "tea", 500 - n) for n in range(500)]
+    text = page_of(client_of(KnownModel(histories={"busy": rows})), "/page/user?id=busy")
+    assert "What they bought 500 purchases, from" in text
+
+
 def test_a_long_history_is_drawn_in_a_few_milliseconds():
-    many = [stored("busy", f"item {n % 50}", 500 - n) for n in range(500)]
+    many = [stored("busy", f"item {n % 50}", 501 - n) for n in range(501)]
     live = KnownModel(histories={"busy": many}, offers=[
         Offer(item_id=f"i{n}", platform=None, category=None, probability=0.01, reason=None)
         for n in range(10)

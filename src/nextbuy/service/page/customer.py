@@ -43,7 +43,7 @@ class Past:
         lanes: By what it is cut.
         choices: By what it could be.
         favourite: What they bought most often, and how often.
-        is_cut: Whether there may be older ones that are not shown.
+        is_cut: Whether there are older ones that are not shown.
         num_live: How many came after the model was made.
         dated: Whether their moments are dates.
     """
@@ -102,11 +102,13 @@ async def customer(
     Raises:
         ServiceError: If too much waits, or the store cannot be reached.
     """
-    found = (await run_in_threadpool(model.history, user_id, MOST)).purchases
+    page = await run_in_threadpool(model.history, user_id, MOST)
+    found = page.purchases
     answer = await _answer(model, Question(user_id=user_id, k=k, explain=True))
     last = found[-1].purchase.timestamp if found else None
     when, why = await _return(model, user_id, last)
-    past = _past(found, lanes, dated=dated) if found else None
+    is_cut = page.older is not None
+    past = _past(found, lanes, dated=dated, is_cut=is_cut) if found else None
     return Customer(user_id=user_id, past=past, answer=answer, when=when, why_no_when=why)
 
 
@@ -168,7 +170,7 @@ def _told(
     )
 
 
-def _past(found: Sequence[StoredPurchase], lanes: str | None, *, dated: bool) -> Past:
+def _past(found: Sequence[StoredPurchase], lanes: str | None, *, dated: bool, is_cut: bool) -> Past:
     choices = _choices(found)
     chosen = next((choice for choice in choices if choice == lanes), choices[0])
     marks = [_mark(each, chosen, dated=dated) for each in found]
@@ -179,7 +181,7 @@ def _past(found: Sequence[StoredPurchase], lanes: str | None, *, dated: bool) ->
         lanes=chosen,
         choices=choices,
         favourite=favourite,
-        is_cut=len(found) >= MOST,
+        is_cut=is_cut,
         num_live=sum(each.sequence > 0 for each in found),
         dated=dated,
     )
