@@ -96,7 +96,7 @@ def test_S23_a_log_that_cannot_be_emptied_for_a_full_disk_costs_no_answer(tmp_pa
             assert set((await sent_by_64(client, name, 500))[0]) == {200}
         size = path.stat().st_size
         assert size > 13 * 2**20
-        resource.setrlimit(resource.RLIMIT_FSIZE, (12 * 2**20, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 2**16, before[1]))
         try:
             written, read = await sent_by_64(client, "third", 200)
         finally:
