@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make setup   create .venv with everything a local user needs"
-	@echo "make services   install PostgreSQL and Chromium, which some tests need (Debian, root)"
+	@echo "make services   install PostgreSQL, Chromium and faketime, which some tests need (Debian, root)"
 	@echo "make demo    make a world, train, evaluate, print the table (under 8 minutes)"
 	@echo "make test    run all tests"
 	@echo "make check   format, lint and types"
@@ -21,8 +21,8 @@ setup: .venv/ready
 	@touch $@
 
 services:
-	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
-	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql chromium)
+	@command -v chromium >/dev/null && command -v faketime >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql chromium faketime)
 
 demo: setup
 	$(BIN)/nextbuy demo

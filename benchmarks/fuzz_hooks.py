@@ -4,7 +4,7 @@
   has no word for now.
 - Whole numbers are written as such: the service refuses 1.0 for 1, which JSON Schema cannot say.
 - A lowest price is not above a highest one.
-- NDJSON is text made of lines, some of them good.
+- NDJSON is text made of lines, some of them good; examples of it are bytes.
 """
 
 import json
@@ -63,3 +63,13 @@ def map_body(_: Any, body: Any) -> Any:
     if isinstance(body, dict) and isinstance(body.get("rules"), dict):
         in_order(body["rules"])
     return body
+
+
+@schemathesis.hook
+def before_load_schema(_: Any, raw_schema: dict[str, Any]) -> None:
+    for operations in raw_schema["paths"].values():
+        for operation in operations.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            for kind in content.keys() & set(NDJSON):
+                for example in content[kind].get("examples", {}).values():
+                    example["value"] = example["value"].encode()

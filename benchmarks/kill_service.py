@@ -2,12 +2,15 @@
 
     python benchmarks/kill_service.py --kills 100
     python benchmarks/kill_service.py --kills 20 --postgres
+    python benchmarks/kill_service.py --kills 3 --postgres --outage 30
 
 Eight writers send purchases one by one, each with an idempotency key of its own, to `nextbuy serve`
 with a small bundle; after 50 to 1,500 ms the server gets SIGKILL and is started again. A writer
 that got no answer sends the same purchase again, as a client would. With `--postgres` the service
-lives and PostgreSQL, from Debian's package in a temporary folder, is what is killed and started. In
-the end the store is read: lost purchases were acknowledged and are not there, duplicated ones are
+lives and PostgreSQL, from Debian's package in a temporary folder, is what is killed and started;
+with `--outage` it stays away so many seconds, in which a reader asks for predictions of a user who
+is known already: how many were answered, and how long writers waited to be refused, is told. In the
+end the store is read: lost purchases were acknowledged and are not there, duplicated ones are
 there twice, phantoms were never sent. Prints one JSON line; leaves with 1 if anything is wrong.
 """
 
@@ -40,15 +43,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--postgres", action="store_true", help="kill PostgreSQL instead")
+    parser.add_argument(
+        "--outage", type=float, default=0.0, help="seconds that PostgreSQL stays away each time"
+    )
     arguments = parser.parse_args()
+    if arguments.outage and not arguments.postgres:
+        parser.error("--outage is of PostgreSQL: give --postgres, too.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        found = run(folder, arguments.kills, arguments.seed, arguments.postgres)
+        found = run(folder, arguments.kills, arguments.seed, arguments.postgres, arguments.outage)
     print(json.dumps(found))
     sys.exit(found["lost"] + found["duplicated"] + found["phantom"] > 0 or not found["integrity"])
 
 
-def run(folder: Path, kills: int, seed: int, with_postgres: bool) -> dict[str, Any]:
+def run(folder: Path, kills: int, seed: int, with_postgres: bool, outage: float) -> dict[str, Any]:
     """Train, serve, kill, count."""
     nextbuy = [sys.executable, "-m", "nextbuy"]
     bundle = folder / "shop"
@@ -66,10 +74,15 @@ def run(folder: Path, kills: int, seed: int, with_postgres: bool) -> dict[str, A
     writers = [Writer(number, server.port) for number in range(WRITERS)]
     for writer in writers:
         writer.thread.start()
-    ready_seconds = []
+    ready_seconds, reader = [], Reader(server.port)
+    reader.ask()
     for _ in range(kills):
         time.sleep(draw.uniform(0.05, 1.5))
         killed.kill()
+        end = time.monotonic() + outage
+        while time.monotonic() < end:
+            reader.ask()
+            time.sleep(0.05)
         begun = time.monotonic()
         killed.start()
         server.wait_until_ready()
@@ -87,6 +100,7 @@ def run(folder: Path, kills: int, seed: int, with_postgres: bool) -> dict[str, A
         "writers": WRITERS,
         **counted(writers, stored),
         "integrity": integrity(folder / "live.sqlite") if postgres is None else True,
+        **(told_of_outage(outage, reader, writers) if outage else {}),
         "ready_seconds_median": round(statistics.median(ready_seconds), 2),
         "ready_seconds_worst": round(max(ready_seconds), 2),
         "versions": {name: version(name) for name in ("nextbuy", "fastapi", "uvicorn", "apsw")},
@@ -105,6 +119,19 @@ def counted(writers: list["Writer"], stored: Counter[str]) -> dict[str, int]:
         "lost": len(acknowledged - stored.keys()),
         "duplicated": sum(times - 1 for times in stored.values()),
         "phantom": len(stored.keys() - sent),
+    }
+
+
+def told_of_outage(outage: float, reader: "Reader", writers: list["Writer"]) -> dict[str, Any]:
+    """What was answered and what refused while PostgreSQL was away."""
+    refused = sorted(1e3 * seconds for writer in writers for seconds in writer.refused)
+    return {
+        "outage_seconds": outage,
+        "predictions": dict(reader.statuses),
+        "refusals": len(refused),
+        "refused_ms_p50": round(refused[len(refused) // 2], 1),
+        "refused_ms_p99": round(refused[len(refused) * 99 // 100], 1),
+        "refused_ms_worst": round(refused[-1], 1),
     }
 
 
@@ -138,6 +165,7 @@ class Writer:
     port: int
     sent: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
     retries: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -166,14 +194,33 @@ class Writer:
         """Whether the service says that it has the purchase."""
         purchase = {"user_id": f"u{self.number}", "item_id": item}
         headers = {"Content-Type": "application/json", "Idempotency-Key": item}
+        began = time.monotonic()
         connection.request("POST", "/v1/purchases", json.dumps({"purchases": [purchase]}), headers)
         answer = connection.getresponse()
         body = answer.read()
         if answer.status in (200, 201):
             return True
         if answer.status in (429, 503, 507):
+            self.refused.append(time.monotonic() - began)
             return False
         raise SystemExit(f"unexpected answer {answer.status}: {body[:300]!r}")
+
+
+@dataclass
+class Reader:
+    """Asks what the user of the first writer buys next."""
+
+    port: int
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    def ask(self) -> None:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/v1/predict", json.dumps({"users": ["u0"]}), headers)
+            self.statuses[connection.getresponse().status] += 1
+        finally:
+            connection.close()
 
 
 class Server:
@@ -192,6 +239,11 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, start_new_session=True
             )
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return 0 if self._process is None else self._process.pid
 
     @property
     def processor_seconds(self) -> float:

@@ -14,6 +14,7 @@ from nextbuy.errors import (
     NextbuyError,
     StoreUnavailableError,
 )
+from nextbuy.service.live.paging import HistoryPage, bounds, place_of
 from nextbuy.service.live.protocol import Answer, Offer, Question
 from nextbuy.service.store.protocol import Receipt, StoredPurchase, Submission
 
@@ -171,8 +172,14 @@ class CountingModel:
         progress(share)
         self.steps.append(share)
 
-    def history(self, user_id, most):
-        return self.store.of(user_id)[-most:]
+    def history(self, user_id, most, before=None):
+        rows = sorted(self.store.of(user_id), key=lambda row: row.purchase.timestamp)
+        moments = [(False, row.purchase.timestamp) for row in rows]
+        start, end = bounds(moments, most, before)
+        return HistoryPage(
+            purchases=rows[start:end], total=len(rows), older=place_of(moments, start),
+            version=self.version,
+        )  # fmt: skip
 
     def bought(self, purchases):
         pass

@@ -35,6 +35,18 @@ def test_the_waiting_answers_of_a_forgotten_user_are_never_written(shop_folder):
     assert sorted(served_users(shop_folder)) == ["u1", "u3"]
 
 
+def test_the_log_says_that_it_stops_and_that_it_has_stopped(tmp_path, caplog):
+    caplog.set_level("INFO", "nextbuy.service.application")
+
+    async def ask(client):
+        body = {"purchase": {"user_id": "ann", "item_id": "tea"}}
+        assert (await client.post("/v1/purchases", json=body)).status_code == 200
+        assert caplog.messages == []
+
+    using(ask, tmp_path)
+    assert caplog.messages == ["stopping: what was accepted is stored first", "stopped"]
+
+
 def test_answers_that_are_too_old_to_be_judged_are_deleted(shop_folder, monkeypatch):
     pruned, prune = threading.Event(), SqliteStore.prune_served
 
@@ -85,7 +97,7 @@ def test_a_store_that_cannot_delete_keeps_old_answers_until_it_can(is_away, capl
 
 
 def test_S36_no_answer_names_a_folder_of_the_machine(shop_folder, tmp_path):
-    """With and without a bundle; who may swap models is told which file is damaged."""
+    """With and without a bundle; who may swap models is told of files inside the folder alone."""
     empty = tmp_path / "empty"
     empty.mkdir()
     asked = (
@@ -95,11 +107,12 @@ def test_S36_no_answer_names_a_folder_of_the_machine(shop_folder, tmp_path):
         ("GET", "/v1/users/u1", None),
         ("GET", "/v1/model", None),
         ("GET", "/health/ready", None),
+        ("POST", "/v1/model", {"name": "000009"}),
     )
 
     async def ask(client):
         return [await client.request(method, path, json=body) for method, path, body in asked]
 
     told = [*using(ask, empty), *using(ask, shop_folder)]
-    assert {answer.status_code for answer in told} == {200, 202, 503}
+    assert {answer.status_code for answer in told} == {200, 202, 404, 409, 503}
     assert [answer.text for answer in told if str(tmp_path) in answer.text] == []

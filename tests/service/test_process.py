@@ -1,4 +1,5 @@
-"""The service in a process of its own meets a full disk, and signals under load."""
+"""The service in a process of its own meets a full disk, clocks that jump, signals under load, and
+more requests than it may remember."""
 
 import resource
 import signal
@@ -7,9 +8,12 @@ import sys
 import threading
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from nextbuy.service.store.opening import open_store
 from tests.service.api.test_serve import serving
@@ -91,6 +95,57 @@ def test_S48_what_was_acknowledged_under_load_is_stored_when_it_is_told_to_stop_
     assert set(stored) >= acknowledged
 
 
+FAKETIME = "/usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1"
+JUMPS = ("+0s", "+1h", "-1h", "+10y", "-30y", "+27s", "-1s", "+0s")
+
+
+def test_S31_a_clock_that_jumps_changes_neither_order_nor_answers(shop_folder, tmp_path):
+    """The clock of the whole process, by libfaketime, between one request and the next."""
+    found = sorted(Path("/").glob(FAKETIME.lstrip("/")))
+    if not found:
+        pytest.skip("libfaketime is not installed")
+    clock = tmp_path / "clock"
+    clock.write_text(JUMPS[0])
+    faked = {
+        "LD_PRELOAD": str(found[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    with serving(shop_folder, "--no-page", **faked) as (process, address):
+
+        def ask(path, **body):
+            return httpx.post(f"{address}{path}", json=body, timeout=20)
+
+        job = ask("/v1/audience", item="tea", within_days=30).json()["id"]
+        years = []
+        for number, jump in enumerate(JUMPS):
+            clock.write_text(jump)
+            told = send(address, f"k{number}")
+            assert (told.json()["first_sequence"], told.json()["repeated"]) == (number + 1, False)
+            assert send(address, f"k{number}").json()["repeated"] is True
+            assert httpx.get(f"{address}/health/ready").status_code == 200
+            (answer,) = ask("/v1/predict", users=[f"k{number}"]).json()["answers"]
+            assert (answer["fallback"], answer["after_sequence"]) == (False, number + 1)
+            (row,) = httpx.get(f"{address}/v1/users/k{number}").json()["purchases"]
+            years.append(int(row["timestamp"][:4]))
+        now = years[0]
+        assert [year - now for year in years] == pytest.approx([0, 0, 0, 10, -30, 0, 0, 0], abs=1)
+        ahead = datetime.now(UTC) + timedelta(days=2)
+        told = ask(
+            "/v1/purchases", purchase={**purchase("x")["purchase"], "timestamp": f"{ahead:%FT%TZ}"}
+        )
+        assert told.status_code == 422
+        assert (
+            httpx.get(f"{address}/v1/jobs/{job}").status_code == 200
+        )  # kept for an hour, not ten years
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 10
+    with closing(open_store(str(shop_folder / "purchases.sqlite"))) as store:
+        users = [one.purchase.user_id for one in store.after(0, 100)]
+    assert users == [f"k{number}" for number in range(len(JUMPS))]
+
+
 def test_S53_what_has_to_be_refused_is_refused_without_asserts():
     command = [sys.executable, "-O", "-m", "tests.service.optimised"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -112,3 +167,31 @@ def test_S04_bodies_that_are_refused_are_let_go_of(shop_folder):
 
         before = refuse(40)
         assert refuse(80) - before < 40 * len(wide)
+
+
+def test_S51_many_requests_leave_neither_memory_nor_files_nor_threads_behind(shop_folder):
+    """A small share of `benchmarks/soak_service.py`, which sends a million."""
+    with serving(shop_folder, "--no-page", "--log", "error") as (process, address):
+        seen = psutil.Process(process.pid)
+
+        def ask(times):
+            with httpx.Client(base_url=address) as client:
+                for number in range(times):
+                    user = f"u{number % 40}"
+                    answers = (
+                        client.post("/v1/purchases", json=purchase(user)),
+                        client.post("/v1/predict", json={"users": [user], "k": 3}),
+                        client.get(f"/v1/users/{user}", params={"limit": 5}),
+                        client.get("/health/ready"),
+                        client.post("/v1/predict", json={"users": []}),
+                        client.get(f"/v1/jobs/{number}"),
+                    )
+                    assert [told.status_code for told in answers] == [200] * 4 + [422, 404]
+            return seen.memory_info().rss, seen.num_fds(), seen.num_threads()
+
+        ask(100)
+        memory, files, threads = ask(40)
+        after = ask(100)
+        assert after[0] - memory < 8 * 2**20
+        assert after[1] <= files + 1
+        assert after[2] <= threads + 1

@@ -87,6 +87,7 @@ def _print(predictor: "Predictor", out: Path, version: Path) -> None:
     if predictor.forecaster is not None:
         print_line(f"        nextbuy forecast {out} --out forecasts.csv")
         print_line(f"        nextbuy audience {out} --item ID --within-days 7 --out audience.csv")
+    print_line(f"        nextbuy serve {out}")
 
 
 def _network_options(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nextbuy.service.watching.update import Update
 
 _STORE: Final = "store:"
+_TAKEN_OVER: Final = """a service that runs takes it with: POST /v1/model {"name": "latest"}"""
 _WORDS: Final = {"loss": "loss (lower is better)"}
 
 
@@ -83,6 +84,7 @@ def _print(found: "Update", directory: Path) -> None:
     if found.promoted:
         print_line(f"version {found.challenger} answers from now on: {found.reason}.")
         print_line(f"back: nextbuy update {directory} --rollback")
+        print_line(_TAKEN_OVER)
     else:
         print_line(f"version {found.champion} stays: {found.reason}.")
 
@@ -112,6 +114,7 @@ def _roll_back(directory: Path, *, json: bool) -> None:
         print_json({"before": before, "now": now})
         return
     print_line(f"version {now} answers again, instead of {before}.")
+    print_line(_TAKEN_OVER)
 
 
 def _print_comparison(found: "Comparison", champion: str, challenger: str) -> None:

@@ -21,6 +21,7 @@ from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.times import microseconds_of
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.models.protocol import FittedModel
+from nextbuy.predictor.config import checked
 from nextbuy.predictor.timing_fit import forecaster_and_end
 from nextbuy.seeding import stream_seed
 from nextbuy.timing.events import Float64, events_before
@@ -68,14 +69,7 @@ class AudienceRequest(BaseModel):
         Raises:
             ConfigError: In one line, for any value or key that is wrong.
         """
-        try:
-            return cls.model_validate(asked)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(
-                f"audience, {name}: {first['msg']} (got {first['input']!r})."
-            ) from error
+        return checked(cls, asked, "audience, ")
 
     @property
     def target(self) -> Target:

@@ -1,7 +1,7 @@
 """What a predictor is made of."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -26,6 +26,28 @@ PRESETS: Final[Mapping[Preset, tuple[str, ...]]] = {
 
 _LSTM_RNN = "lstm-rnn"
 _TENSORFLOW = "-tensorflow"
+
+
+_Config = TypeVar("_Config", bound=BaseModel)
+
+
+def checked(kind: type[_Config], values: Mapping[str, Any], about: str = "") -> _Config:
+    """A config from plain values.
+
+    Args:
+        kind: Its class.
+        values: By name.
+        about: What an error begins with.
+
+    Raises:
+        ConfigError: In one line, for the first value or key that is wrong.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the config"
+        raise ConfigError(f"{about}{place}: {first['msg']} (got {first['input']!r}).") from error
 
 
 class PredictorConfig(BaseModel):
@@ -100,12 +122,7 @@ class PredictorConfig(BaseModel):
         Raises:
             ConfigError: In one line, for any value or key that is wrong.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the config"
-            raise ConfigError(f"{place}: {first['msg']} (got {first['input']!r}).") from error
+        return checked(cls, values)
 
 
 def create_model(name: str, config: PredictorConfig) -> Model:

@@ -1,5 +1,6 @@
 """The application: its routes, what they work with, and how it ends."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -28,6 +29,8 @@ from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.jobs import Jobs
 from nextbuy.service.problems import problem_response
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(
     parts: ServiceParts,
@@ -49,8 +52,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        logger.info("stopping: what was accepted is stored first")
         jobs.close()
         parts.close()
+        logger.info("stopped")
 
     own = [
         *PurchaseRoutes(parts, limits).routes(),

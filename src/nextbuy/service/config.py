@@ -1,5 +1,6 @@
 """Limits and settings of the service; unknown keys are errors, every limit has a test."""
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,4 +100,16 @@ class ServiceSettings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise ConfigError(f"There is no setting {name}.{_nearest(name)}") from error
             raise ConfigError(f"The setting {name} is wrong: {first['msg']}.") from error
+
+
+def _nearest(name: str) -> str:
+    """Which setting may have been meant, wherever it belongs."""
+    tables: dict[str, type[BaseModel]] = {
+        "": ServiceSettings, "limits.": Limits, "jobs.": JobLimits,
+    }  # fmt: skip
+    known = {key: table + key for table, kind in tables.items() for key in kind.model_fields}
+    found = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
+    return f" Did you mean {known[found[0]]}?" if found else ""

@@ -2,11 +2,10 @@
 
 from typing import Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from nextbuy.data.catalog import Level
-from nextbuy.errors import ConfigError
-from nextbuy.predictor.config import PredictorConfig, SplitName
+from nextbuy.predictor.config import PredictorConfig, SplitName, checked
 
 Metric = Literal["loss", "ndcg@10", "recall@10", "accuracy"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
@@ -38,12 +37,7 @@ class TuningConfig(BaseModel):
         Raises:
             ConfigError: In one line, for any value or key that is wrong.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the config"
-            raise ConfigError(f"{place}: {first['msg']} (got {first['input']!r}).") from error
+        return checked(cls, values)
 
     def predictor(self, options: dict[str, Any]) -> PredictorConfig:
         """What trains this model with these options."""

@@ -28,11 +28,12 @@ def command(*arguments):
 
 
 @contextmanager
-def serving(folder: Path, *arguments):
+def serving(folder: Path, *arguments, **environment):
     """The process and its address."""
     process = subprocess.Popen(
         command(folder, "--port", 0, *arguments),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=ENVIRONMENT | environment,
     )  # fmt: skip
     log: list[str] = []
     drain = threading.Thread(target=lambda: log.append(process.stderr.read()))
@@ -198,6 +199,16 @@ def test_a_wrong_setting_or_folder_is_told_clearly(tmp_path):
         config.write_text(text)
         with pytest.raises(ConfigError, match=name):
             ServiceSettings.of(config, {})
+    for text, words in (
+        ("prot = 1\n", "There is no setting prot. Did you mean port?"),
+        ("rate = 5\n", "There is no setting rate. Did you mean limits.rate?"),
+        ("[limits]\nkey = 5\n", "There is no setting limits.key. Did you mean keys?"),
+        ("[jobs]\nzzzzzz = 5\n", "There is no setting jobs.zzzzzz."),
+    ):
+        config.write_text(text)
+        with pytest.raises(ConfigError) as refused:
+            ServiceSettings.of(config, {})
+        assert str(refused.value) == words
     with pytest.raises(ConfigError, match="cannot be read"):
         ServiceSettings.of(tmp_path / "nothing.toml", {})
     with pytest.raises(ConfigError, match="is no folder"):

@@ -22,6 +22,34 @@ def test_the_newest_purchases_of_a_user_are_told_oldest_first(service):
     assert told["purchases"][0]["timestamp"] == "2026-03-01T00:00:00Z"
 
 
+def test_S20_a_long_history_is_told_a_page_at_a_time(service):
+    """A place instead of an offset: it cannot overflow, and what comes meanwhile moves nothing."""
+    store(service, "ann", *(f"item {n}" for n in range(5)))
+    first = service.call("GET", "/v1/users/ann?limit=2").json()
+    store(service, "ann", "later")
+    pages = [first]
+    while (older := pages[-1]["older"]) is not None:
+        pages.append(service.call("GET", f"/v1/users/ann?limit=2&before={older}").json())
+    items = [row["item_id"] for page in reversed(pages) for row in page["purchases"]]
+    assert items == [f"item {n}" for n in range(5)]
+    assert (first["total"], pages[-1]["total"], first["version"]) == (5, 6, "000001")
+    beyond = service.call("GET", f"/v1/users/ann?before=0.0.{10**9 - 1}")
+    assert (beyond.status_code, beyond.json()["purchases"]) == (200, [])
+
+
+@pytest.mark.parametrize("query", [
+    "before=0", "before=-1", "before=0.1.-1", "before=0.1.1.1", f"before=0.{10**30}.0",
+    f"before=0.0.{10**30}", "before=2.1.1", "before=", "before=0.1.%D9%A1", "before=0.1e3.1",
+    "limit=0", "limit=-1", f"limit={10**9}", f"limit={10**30}", "limit=10001", "limit=1.0",
+    "offset=1", "limit=%D9%A1",
+])  # fmt: skip
+def test_S20_places_and_limits_out_of_bounds_are_refused(service, query):
+    store(service, "ann", "tea")
+    told = service.call("GET", f"/v1/users/ann?{query}")
+    assert told.status_code == 422
+    assert told.json()["errors"][0]["field"].startswith("query")
+
+
 @pytest.mark.parametrize(
     ("user", "path"),
     [("a/b", "a%2Fb"), ("é", "%C3%A9"), ("a b?", "a%20b%3F"), ("=1+1", "=1+1"), ("..", "%2E%2E")],

@@ -14,6 +14,7 @@ from nextbuy.data.sources import load_source
 from nextbuy.errors import ConfigError
 from nextbuy.predictor.audience import AudienceRequest
 from nextbuy.service.live.bundles import LiveBundles
+from nextbuy.service.live.paging import Place
 from nextbuy.timing.forecaster import ForecastOptions
 from tests.service.live.memory_store import MemoryStore
 from tests.service.live.shops import DAY, LATE, NOW, bought, frame_of, full_log, moment, save
@@ -130,7 +131,7 @@ def test_a_forecast_needs_dates(tmp_path, store):
 def test_a_history_has_the_newest_of_both_parts_oldest_first(live, store):
     log = full_log().filter(pl.col("user_id") == "u1").sort("timestamp")
     live.bought(store.add(bought("u1", "unheard of", 99), bought("u1", "tea", 2.5)))
-    found = live.history("u1", 10_000)
+    found = live.history("u1", 10_000).purchases
     assert len(found) == log.height + 2
     times = [each.purchase.timestamp for each in found]
     assert times == sorted(times)
@@ -142,9 +143,48 @@ def test_a_history_has_the_newest_of_both_parts_oldest_first(live, store):
         ("tea", "web", "drink"), ("milk", "web", "drink"), ("bread", "app", None),
         ("rice", "app", None), ("soap", "web", "care"), ("0042", None, None),
     }  # fmt: skip
-    assert live.history("u1", 1) == found[-1:]
-    assert live.history("u1", 0) == []
-    assert live.history("nobody", 5) == []
+    assert live.history("u1", 1).purchases == found[-1:]
+    assert live.history("nobody", 5).total == 0
+
+
+def test_the_pages_of_a_history_are_the_history_whatever_is_told_between_them(live, store):
+    """Three of one moment in a page of two; later ones and one of long ago come meanwhile."""
+    basket = [bought("u1", f"item {n}", 99) for n in range(3)]
+    live.bought(store.add(bought("u1", "before", 98), *basket, bought("u1", "after", 99.5)))
+    whole = live.history("u1", 10_000)
+    pages, place = [live.history("u1", 2)], 0
+    while (older := pages[-1].older) is not None:
+        if place == 1:
+            live.bought(store.add(bought("u1", "newest", 99.9), bought("u1", "oldest", -500)))
+        pages.append(live.history("u1", 2, Place.of(str(older))))
+        place += 1
+    found = [each for page in reversed(pages) for each in page.purchases]
+    assert found[0].purchase.item_id == "oldest"
+    assert found[1:] == whole.purchases
+    assert {len(page.purchases) for page in pages[:-1]} == {2}
+    assert (pages[0].total, pages[-1].total) == (whole.total, whole.total + 2)
+
+
+def test_pages_of_a_bundle_without_dates_have_live_purchases_last(tmp_path, store):
+    log = full_log().sort("timestamp").select("user_id", "item_id")
+    save(tmp_path, log, ReadOptions(time="order"))
+    live = LiveBundles.open(tmp_path, store, clock=lambda: NOW)
+    live.bought(store.add(bought("u1", "tea", -20_080), bought("u1", "soap", -20_090)))
+    pages = [live.history("u1", 1)]
+    while (older := pages[-1].older) is not None:
+        pages.append(live.history("u1", 1, older))
+    found = [page.purchases[0] for page in reversed(pages)]
+    assert found == live.history("u1", 10_000).purchases
+    assert [each.purchase.item_id for each in found[-2:]] == ["soap", "tea"]
+    assert len(found) == log.filter(pl.col("user_id") == "u1").height + 2
+
+
+def test_S50_without_a_bundle_the_store_tells_what_a_user_bought(tmp_path, store):
+    live = LiveBundles.open(tmp_path, store, clock=lambda: NOW)
+    store.add(bought("u1", "soap", 95), bought("u2", "tea", 95), bought("u1", "tea", 90))
+    page = live.history("u1", 10)
+    assert [each.purchase.item_id for each in page.purchases] == ["tea", "soap"]
+    assert (page.total, page.older, page.version) == (2, None, None)
 
 
 def test_purchases_that_the_bundle_was_trained_on_are_not_counted_again(folder, store):
@@ -152,9 +192,9 @@ def test_purchases_that_the_bundle_was_trained_on_are_not_counted_again(folder, 
     store.add(bought("u1", "tea", 95), bought("u1", "milk", 96))
     live.swap("latest")
     loaded = live._current.loaded
-    before = len(live.history("u1", 10_000))
+    before = live.history("u1", 10_000).total
     loaded.store_sequence = 1  # as if it had been trained from this store
-    assert len(live.history("u1", 10_000)) == before - 1
+    assert live.history("u1", 10_000).total == before - 1
     assert len(live._current.users.of(["u1"])[0][0].rows) == before - 1
     request = AudienceRequest(item="milk", within_days=14)
     assert live.audience(request)[0].height

@@ -79,7 +79,7 @@ def test_a_purchase_that_is_told_twice_counts_once(live, store):
     once = ask(live, Question(user_id="new"))
     live.bought(stored)
     assert ask(live, Question(user_id="new")) == once
-    assert len(live.history("new", 10)) == 1
+    assert live.history("new", 10).total == 1
 
 
 def test_a_raw_history_is_answered_like_the_same_history_of_a_user(live, store):
@@ -99,12 +99,12 @@ def test_who_is_forgotten_is_a_stranger_and_may_begin_again(live, store):
     (forgotten,) = ask(live, Question(user_id="u1"))
     assert forgotten.offers == nobody.offers
     assert forgotten.fallback
-    assert live.history("u1", 10) == []
+    assert live.history("u1", 10).purchases == []
     live.bought(store.add(bought("u1", "soap", 99)))
-    assert [each.purchase.item_id for each in live.history("u1", 10)] == ["soap"]
+    assert [each.purchase.item_id for each in live.history("u1", 10).purchases] == ["soap"]
     assert not ask(live, Question(user_id="u1"))[0].fallback
     live.swap("latest")
-    assert [each.purchase.item_id for each in live.history("u1", 10)] == ["soap"]
+    assert [each.purchase.item_id for each in live.history("u1", 10).purchases] == ["soap"]
 
 
 def test_only_the_users_asked_last_stay_in_memory(folder, store):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_a_swap_changes_who_answers_and_keeps_what_was_bought(live):
     assert (before.version, after.version) == ("000001", "000002")
     assert (before.after_sequence, after.after_sequence) == (0, 1)
     assert before.offers != after.offers
-    assert live.history("u1", 1)[0].sequence == 1
+    assert live.history("u1", 1).purchases[0].sequence == 1
 
 
 NAMES = ("../x", "..", ".", "", "/etc", "000001/", "a\0b", "A", "x" * 65, "..%252f", "\\..\\x",
@@ -141,10 +142,59 @@ def test_M13_a_broken_version_leaves_the_old_one_in_place(live, folder, damage):
     live.swap("000001")
     before = ask(live, Question(user_id="u1"))
     damage(folder / "versions" / "000002")
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError) as refused:
         live.swap("000002")
+    assert "000002" in str(refused.value)
+    assert str(folder) not in str(refused.value)
     assert live.version == "000001"
     assert ask(live, Question(user_id="u1")) == before
+
+
+def test_M13_a_service_that_begins_on_a_broken_version_says_how_to_go_back(folder):
+    cut_weights(folder / "versions" / "000002")
+    with pytest.raises(BundleError, match=f"weights.*nextbuy update {folder} --rollback"):
+        LiveBundles.open(folder, MemoryStore())
+
+
+def test_the_log_says_which_version_answers_and_where_a_refused_one_lies(live, folder, caplog):
+    caplog.set_level("INFO", "nextbuy.service.live")
+    live.swap("000001")
+    assert f"version 000001 of {folder} answers" in caplog.text
+    cut_weights(folder / "versions" / "000002")
+    with pytest.raises(BundleError):
+        live.swap("latest")
+    assert "version latest was refused, 000001 stays" in caplog.text
+    assert str(folder / "versions" / "000002") in caplog.text
+
+
+@pytest.mark.parametrize("name", [".", "a", "versions"])
+def test_a_folder_with_a_short_name_changes_no_other_word(folder, monkeypatch, name):
+    shutil.move(folder, folder.parent / "a")
+    monkeypatch.chdir(folder.parent / "a" if name == "." else folder.parent)
+    if name == "versions":
+        shutil.move("a", "versions")
+    live = LiveBundles(Path(name), MemoryStore(), clock=lambda: NOW)
+    cut_weights(Path(name) / "versions" / "000002")
+    with pytest.raises(BundleError) as refused:
+        live.swap("latest")
+    said = str(refused.value)
+    assert said.startswith("The bundle cannot be loaded. versions/000002/models/popularity/weights")
+    assert str(folder.parent) not in said
+    with pytest.raises(BundleError, match="no version 000009 in the folder that is served"):
+        live.swap("000009")
+    live.close()
+
+
+@pytest.mark.parametrize("latest", [None, '"000009"\n', "000009", "{}"])
+def test_S36_where_the_folder_lies_is_not_said_to_whoever_swaps(live, folder, latest):
+    live.swap("000001")
+    path = folder / "versions" / storage.LATEST
+    path.unlink() if latest is None else path.write_text(latest, encoding="utf-8")
+    for name in ("latest", "000009", "../000001"):
+        with pytest.raises(BundleError) as refused:
+            live.swap(name)
+        assert str(folder.parent) not in str(refused.value)
+        assert str(folder.resolve().parent) not in str(refused.value)
 
 
 def test_M13_a_version_that_is_not_there_is_told_by_name(live):
@@ -192,5 +242,5 @@ def test_M15_the_folder_may_vanish_under_the_server(live, folder):
             path.write_bytes(b"")
     shutil.rmtree(folder)
     assert ask(live, Question(user_id="u1")) == before
-    assert live.history("u1", 5)
+    assert live.history("u1", 5).purchases
     assert live.forecast(["u1"])[0].height == 1

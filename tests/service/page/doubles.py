@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.errors import ConfigError, ModelUnavailableError, NextbuyError
+from nextbuy.service.live.paging import HistoryPage, Place
 from nextbuy.service.live.protocol import Answer, Offer, Question
 from nextbuy.service.page.pages import Pages
 from nextbuy.service.page.parts import Counters, PageParts
@@ -75,7 +76,7 @@ class KnownModel:
         return [self._answer(question) for question in questions]
 
     def _answer(self, question: Question) -> Answer:
-        history = question.history or [p.purchase for p in self.history(question.user_id or "", 9)]
+        history = question.history or [p.purchase for p in self.histories.get(question.user_id, ())]
         known = {offer.item_id for offer in self.offers}
         return Answer(
             user_id=question.user_id,
@@ -96,9 +97,14 @@ class KnownModel:
         rows = [{"user_id": user, **self.forecasts} for user in user_ids]
         return pl.DataFrame(rows), self.version or ""
 
-    def history(self, user_id: str, most: int) -> Sequence[StoredPurchase]:
-        self._fail()
-        return list(self.histories.get(user_id, []))[-most:]
+    def history(self, user_id: str, most: int) -> HistoryPage:
+        if self.error is not None:
+            raise self.error
+        rows = list(self.histories.get(user_id, []))
+        older = Place(is_after=False, timestamp=0, count=0) if len(rows) > most else None
+        return HistoryPage(
+            purchases=rows[-most:], total=len(rows), older=older, version=self.version
+        )
 
     def facts(self) -> dict[str, object]:
         return dict(self.card)

@@ -120,8 +120,22 @@ def test_rules_that_leave_nothing_are_told():
     assert "Nothing is offered: the rules of the shop allow nothing" in text
 
 
-@pytest.mark.parametrize("path", ["user?id=anna", "try", "audience", "model"])
-def test_without_a_model_every_page_says_so(path):
+def test_without_a_model_what_a_customer_bought_is_shown_and_that_there_is_none():
+    text = page_of(client_of(KnownModel(version=None), catalog=None), "/page/user?id=anna")
+    assert "What they bought 5 purchases, from 14 Jun 2024 to 29 Dec 2024" in text
+    assert "1 told to the service" in text
+    assert "What comes next No model is loaded. Purchases are taken and kept" in text
+    assert "When they come back No model is loaded that could say when." in text
+
+
+def test_without_a_model_who_is_unknown_is_so_still():
+    text = page_of(client_of(KnownModel(version=None), catalog=None), "/page/user?id=0042")
+    assert "No purchases of 0042 are known" in text
+    assert "No model is loaded." in text
+
+
+@pytest.mark.parametrize("path", ["try", "audience", "model"])
+def test_without_a_model_every_page_that_needs_one_says_so(path):
     response = client_of(KnownModel(version=None), catalog=None).get(f"/page/{path}")
     assert response.status_code == 503
     assert "No model is loaded" in words_of(response.text)
@@ -322,8 +336,14 @@ def test_no_template_has_script_or_style_inside():
         ]
 
 
+def test_a_history_of_just_as_many_as_are_shown_is_not_called_the_newest_of_more():
+    rows = [stored("busy", "tea", 500 - n) for n in range(500)]
+    text = page_of(client_of(KnownModel(histories={"busy": rows})), "/page/user?id=busy")
+    assert "What they bought 500 purchases, from" in text
+
+
 def test_a_long_history_is_drawn_in_a_few_milliseconds():
-    many = [stored("busy", f"item {n % 50}", 500 - n) for n in range(500)]
+    many = [stored("busy", f"item {n % 50}", 501 - n) for n in range(501)]
     live = KnownModel(histories={"busy": many}, offers=[
         Offer(item_id=f"i{n}", platform=None, category=None, probability=0.01, reason=None)
         for n in range(10)

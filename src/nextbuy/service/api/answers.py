@@ -95,10 +95,15 @@ class StoredPurchaseAnswer(_Answer):
 
 
 class User(_Answer):
-    """The newest purchases of a user, oldest first."""
+    """The newest purchases of a user, or those before another page; oldest first."""
 
     user_id: str
     purchases: list[StoredPurchaseAnswer]
+    total: int = Field(ge=1, description="purchases that are known, on all pages")
+    older: str | None = Field(description="as `before` it asks for the page before this one")
+    version: str | None = Field(
+        description="of the bundle that is among them; null: all are of the store"
+    )
 
 
 class Forgotten(_Answer):

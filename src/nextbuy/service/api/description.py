@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
+from nextbuy.service.api.examples import show
 from nextbuy.service.api.values import described, never_null
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
@@ -96,6 +97,7 @@ def describe(app: FastAPI, limits: Limits) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 if "anyOf" in parameter["schema"]:
                     parameter["schema"] = never_null(parameter["schema"])
+            show(operation)
     return dict(described(document, limits))
 
 

@@ -12,12 +12,18 @@ from nextbuy.service.api.routing import StrictRoute, json_response
 from nextbuy.service.api.values import AtMost, FromDigits, Id, text_of_microseconds
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
+from nextbuy.service.live.paging import Place
 from nextbuy.service.problems import ProblemError
 from nextbuy.service.store.protocol import StoredPurchase
 
 UserId = Annotated[Id, Path(description="percent-encoded; slashes may be in it")]
 Limit = Annotated[
     int, Field(ge=1), AtMost("history"), FromDigits, Query(description="newest purchases")
+]
+Before = Annotated[
+    str | None,
+    Field(pattern=r"^[01]\.-?[0-9]{1,18}\.[0-9]{1,9}$"),
+    Query(description="`older` of another answer: only purchases before that page"),
 ]
 _PATH = "/v1/users/{user_id:path}"
 
@@ -47,12 +53,22 @@ class UserRoutes:
             ),
         ]
 
-    def get_user(self, user_id: UserId, limit: Limit = 100) -> Response:
-        """Oldest first, those of the bundle with sequence 0."""
-        rows = self._parts.live.history(user_id, limit)
-        if not rows:
+    def get_user(self, user_id: UserId, limit: Limit = 100, before: Before = None) -> Response:
+        """Oldest first, those of the bundle with sequence 0; without a bundle those of the store.
+        Where there are older ones, `older` asks for them."""
+        place = None if before is None else Place.of(before)
+        page = self._parts.live.history(user_id, limit, place)
+        if not page.total:
             raise ProblemError(404, "Nothing is known of this user.")
-        return json_response({"user_id": user_id, "purchases": [_shown(row) for row in rows]})
+        return json_response(
+            {
+                "user_id": user_id,
+                "purchases": [_shown(row) for row in page.purchases],
+                "total": page.total,
+                "older": page.older and str(page.older),
+                "version": page.version,
+            }
+        )
 
     def forget_user(self, user_id: UserId) -> Response:
         """Durable when it is answered. What is sent afterwards is new."""

@@ -1,5 +1,6 @@
 """The live model: a folder of bundle versions, the store's purchases since, and the answers."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -22,10 +23,13 @@ from nextbuy.service.live.card import model_card
 from nextbuy.service.live.everybody import everybody
 from nextbuy.service.live.joining import for_when
 from nextbuy.service.live.loaded import LoadedBundle
+from nextbuy.service.live.paging import HistoryPage, Place, bounds, place_of
 from nextbuy.service.live.protocol import Answer, Question
 from nextbuy.service.live.users import CACHED_USERS, KnownUsers, history_of
 from nextbuy.service.store.protocol import Store, StoredPurchase
 from nextbuy.timing.forecaster import ForecastOptions
+
+logger = logging.getLogger(__name__)
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _LATEST: Final = "latest"
@@ -115,7 +119,13 @@ class LiveBundles:
         """
         live = cls(directory, store, clock=clock, options=options)
         if (directory / "versions" / storage.LATEST).exists():
-            live.swap(_LATEST)
+            try:
+                live._swap(_LATEST)
+            except BundleError as error:
+                raise BundleError(
+                    f"{error} Let the version before it answer with 'nextbuy update {directory} "
+                    "--rollback', or train anew."
+                ) from error
         return live
 
     @property
@@ -177,22 +187,13 @@ class LiveBundles:
         )  # fmt: skip
         return table, loaded.version
 
-    def history(self, user_id: str, most: int) -> Sequence[StoredPurchase]:
+    def history(self, user_id: str, most: int, before: Place | None = None) -> HistoryPage:
         """See `LiveModel.history`; what the catalog lacks of the bundle's part has no name."""
-        current = self._found()
-        loaded = current.loaded
-        rows = current.users.stored_rows(user_id).listed()
-        found = [
-            StoredPurchase(sequence=0, received=0, purchase=loaded.purchase_at(user_id, rows, row))
-            for row in range(max(0, len(rows) - most), len(rows))
-        ]
-        live = sorted(
-            current.users.live_purchases(user_id), key=lambda each: each.purchase.timestamp
-        )
-        both = [*found, *live]
-        if loaded.has_dates:
-            both.sort(key=lambda each: each.purchase.timestamp)
-        return both[max(0, len(both) - most) :]
+        current = self._current
+        if current is None:
+            live = self._store.purchases_of([user_id]).get(user_id, ())
+            return _page(None, user_id, live, most, before)
+        return _page(current, user_id, current.users.live_purchases(user_id), most, before)
 
     def bought(self, purchases: Sequence[StoredPurchase]) -> None:
         """See `LiveModel.bought`."""
@@ -207,7 +208,15 @@ class LiveBundles:
                 self._current.users.forget(user_id)
 
     def swap(self, name: str) -> str:
-        """See `LiveModel.swap`."""
+        """See `LiveModel.swap`; whoever asks need not learn where the folder lies, so what is said
+        of files names them inside of it."""
+        try:
+            return self._swap(name)
+        except BundleError as error:
+            logger.warning("version %s was refused, %s stays: %s", name, self.version, error)
+            raise BundleError(_inside(str(error), self._directory)) from error
+
+    def _swap(self, name: str) -> str:
         with self._swaps:
             loaded = LoadedBundle.load(self._folder_of(name), self._store.identity())
             _try(loaded, self._clock())
@@ -216,6 +225,7 @@ class LiveBundles:
                     loaded, self._store, self._store.forgotten(), self._options.cached_users
                 )
                 self._current = _Current(loaded=loaded, users=users)
+            logger.info("version %s of %s answers", loaded.version, self._directory)
         return loaded.version
 
     def facts(self) -> dict[str, object]:
@@ -243,7 +253,7 @@ class LiveBundles:
             except DamagedError as error:
                 raise BundleError(str(error)) from error
             if found is None:
-                raise BundleError(f"There is no bundle in {self._directory}.")
+                raise BundleError("There is no bundle in the folder that is served.")
             name = found
         folder = versions / name
         if not _NAME.fullmatch(name) or folder.resolve().parent != versions.resolve():
@@ -252,7 +262,7 @@ class LiveBundles:
                 "beginning with a letter or digit."
             )
         if not folder.is_dir():
-            raise BundleError(f"There is no version {name} in {self._directory}.")
+            raise BundleError(f"There is no version {name} in the folder that is served.")
         return folder
 
     def _answers(self, jobs: Sequence[_Job]) -> list[Answer]:
@@ -269,6 +279,13 @@ class LiveBundles:
         return [found[place] for place in range(len(jobs))]
 
 
+def _inside(text: str, directory: Path) -> str:
+    """The same with paths of versions as they are inside of a folder."""
+    for folder in (directory.resolve(), directory):
+        text = text.replace(str(folder / "versions"), "versions")
+    return text
+
+
 def _check(question: Question, loaded: LoadedBundle) -> None:
     if question.k < 1:
         raise ConfigError(f"k is the number of offers; asked for {question.k}, it starts at 1.")
@@ -277,6 +294,40 @@ def _check(question: Question, loaded: LoadedBundle) -> None:
             f"A moment was asked of the bundle {loaded.version}, whose time is only an order of "
             "purchases. Leave as_of out."
         )
+
+
+def _page(
+    current: _Current | None,
+    user_id: str,
+    live: Sequence[StoredPurchase],
+    most: int,
+    before: Place | None,
+) -> HistoryPage:
+    """The bundle's purchases, if there is one, and the live ones, by time; where the bundle has
+    only an order, live ones come after it."""
+    loaded = None if current is None else current.loaded
+    rows = None if current is None else current.users.stored_rows(user_id).listed()
+    is_after = loaded is not None and not loaded.has_dates
+    moments = [] if rows is None else [(False, time) for time in rows.times.tolist()]
+    num_stored = len(moments)
+    moments += [(is_after, each.purchase.timestamp) for each in live]
+    order = sorted(range(len(moments)), key=moments.__getitem__)
+    moments.sort()
+    start, end = bounds(moments, most, before)
+    found = [
+        live[place - num_stored]
+        if loaded is None or rows is None or place >= num_stored
+        else StoredPurchase(
+            sequence=0, received=0, purchase=loaded.purchase_at(user_id, rows, place)
+        )
+        for place in order[start:end]
+    ]
+    return HistoryPage(
+        purchases=found,
+        total=len(moments),
+        older=place_of(moments, start),
+        version=None if loaded is None else loaded.version,
+    )
 
 
 def _asked(current: _Current, questions: Sequence[Question], moment: int) -> list[Asked]:

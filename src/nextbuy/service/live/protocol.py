@@ -7,6 +7,7 @@ from typing import Protocol
 import polars as pl
 
 from nextbuy.predictor.audience import AudienceRequest
+from nextbuy.service.live.paging import HistoryPage, Place
 from nextbuy.service.purchases import LivePurchase
 from nextbuy.service.store.protocol import StoredPurchase
 from nextbuy.splitting.rules import Rules
@@ -112,9 +113,9 @@ class LiveModel(Protocol):
         """
         ...
 
-    def history(self, user_id: str, most: int) -> Sequence[StoredPurchase]:
-        """The newest `most` purchases of a user, oldest first: those of the bundle (sequence 0) and
-        those of the store."""
+    def history(self, user_id: str, most: int, before: Place | None = None) -> HistoryPage:
+        """The newest `most` purchases of a user, or of those before a page: those of the bundle and
+        those of the store. Without a bundle those of the store."""
         ...
 
     def bought(self, purchases: Sequence[StoredPurchase]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
-from nextbuy.errors import ConfigError
+from nextbuy.errors import ConfigError, ModelUnavailableError
 from nextbuy.service.live.protocol import Answer, LiveModel, Question
 from nextbuy.service.page import pictures, words
 from nextbuy.service.store.protocol import StoredPurchase
@@ -43,7 +43,7 @@ class Past:
         lanes: By what it is cut.
         choices: By what it could be.
         favourite: What they bought most often, and how often.
-        is_cut: Whether there may be older ones that are not shown.
+        is_cut: Whether there are older ones that are not shown.
         num_live: How many came after the model was made.
         dated: Whether their moments are dates.
     """
@@ -85,11 +85,11 @@ class Return:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
-    """All of it; `when` is None for the reason in `why_no_when`."""
+    """All of it; `when` is None for the reason in `why_no_when`, `answer` without a model."""
 
     user_id: str
     past: Past | None
-    answer: Answer
+    answer: Answer | None
     when: Return | None
     why_no_when: str | None
 
@@ -97,17 +97,26 @@ class Customer:
 async def customer(
     model: LiveModel, user_id: str, *, lanes: str | None, dated: bool, k: int = 10
 ) -> Customer:
-    """Ask the model of all that is shown.
+    """Ask the model of all that is shown; without one there is still what they bought.
 
     Raises:
-        ServiceError: If there is no model, too much waits, or the store cannot be reached.
+        ServiceError: If too much waits, or the store cannot be reached.
     """
-    found = await run_in_threadpool(model.history, user_id, MOST)
-    answer = (await model.predict([Question(user_id=user_id, k=k, explain=True)]))[0]
+    page = await run_in_threadpool(model.history, user_id, MOST)
+    found = page.purchases
+    answer = await _answer(model, Question(user_id=user_id, k=k, explain=True))
     last = found[-1].purchase.timestamp if found else None
     when, why = await _return(model, user_id, last)
-    past = _past(found, lanes, dated=dated) if found else None
+    is_cut = page.older is not None
+    past = _past(found, lanes, dated=dated, is_cut=is_cut) if found else None
     return Customer(user_id=user_id, past=past, answer=answer, when=when, why_no_when=why)
+
+
+async def _answer(model: LiveModel, question: Question) -> Answer | None:
+    try:
+        return (await model.predict([question]))[0]
+    except ModelUnavailableError:
+        return None
 
 
 async def _return(
@@ -120,6 +129,8 @@ async def _return(
     except ConfigError as error:
         _logger.info("no forecast on the page: %s", error)
         return None, str(error)
+    except ModelUnavailableError:
+        return None, "No model is loaded that could say when."
     row = table.to_dicts()[0] if table.height else {}
     low, middle, high = (_told_days(row.get(f"days_to_next_p{q}")) for q in (10, 50, 90))
     if low is None or middle is None or high is None:
@@ -159,7 +170,7 @@ def _told(
     )
 
 
-def _past(found: Sequence[StoredPurchase], lanes: str | None, *, dated: bool) -> Past:
+def _past(found: Sequence[StoredPurchase], lanes: str | None, *, dated: bool, is_cut: bool) -> Past:
     choices = _choices(found)
     chosen = next((choice for choice in choices if choice == lanes), choices[0])
     marks = [_mark(each, chosen, dated=dated) for each in found]
@@ -170,7 +181,7 @@ def _past(found: Sequence[StoredPurchase], lanes: str | None, *, dated: bool) ->
         lanes=chosen,
         choices=choices,
         favourite=favourite,
-        is_cut=len(found) >= MOST,
+        is_cut=is_cut,
         num_live=sum(each.sequence > 0 for each in found),
         dated=dated,
     )
@@ -193,6 +204,6 @@ def _mark(each: StoredPurchase, lanes: Lanes, *, dated: bool) -> pictures.Mark:
     return pictures.Mark(
         at=bought.timestamp,
         lane=lane[lanes] or "not told",
-        words=f"{told}, bought since the model was made" if each.sequence > 0 else told,
+        words=f"{told}, a live purchase" if each.sequence > 0 else told,
         is_live=each.sequence > 0,
     )

@@ -12,8 +12,8 @@ from nextbuy.service.page.pages import Problem
 
 NO_MODEL = Problem(
     title="No model is loaded",
-    words="Purchases are taken and kept, but there is nothing yet that could predict. As soon as a "
-    "bundle is published, answers appear here.",
+    words="Purchases are taken and kept, but there is nothing yet that could predict. Once a "
+    "bundle is trained into the folder, and POST /v1/model told the service, answers appear here.",
     retry=True,
 )
 

@@ -94,7 +94,8 @@ class Views:
         dated = self._parts.live.facts().get("time_kind", "dates") == "dates"
         lanes = request.query_params.get("by")
         found = await customer(self._parts.live, user_id, lanes=lanes, dated=dated)
-        return self._page(request, "user", here="/", found=found, most=_most(found.answer))
+        most = _most(found.answer) if found.answer else 0.0
+        return self._page(request, "user", here="/", found=found, most=most, no_model=NO_MODEL)
 
     async def try_history(self, request: Request) -> Response:
         """The form, and the answer if it was filled in."""

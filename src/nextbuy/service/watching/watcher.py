@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from nextbuy.errors import NextbuyError
+from nextbuy.errors import ModelUnavailableError, NextbuyError
 from nextbuy.service.watching.quality import LiveQuality
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,12 @@ class Watcher:
                 self._failure = None
             except NextbuyError as error:
                 self._failure = str(error)
-                logger.warning("Live quality cannot be computed: %s", error)
+                is_surprise = not isinstance(error, ModelUnavailableError)
+                logger.log(
+                    logging.WARNING if is_surprise else logging.DEBUG,
+                    "Live quality cannot be computed: %s",
+                    error,
+                )
 
     def stop(self, timeout: float = 5.0) -> None:
         """Compute no more; may be called twice.

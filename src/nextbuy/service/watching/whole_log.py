@@ -6,7 +6,6 @@ this store before) counts once. Purchases of the bundle's log whose items its ca
 in its histories; `refit_full` leaves none out. Histories of users who were forgotten are not used.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -16,21 +15,9 @@ import polars as pl
 from nextbuy import columns
 from nextbuy.data.options import ReadOptions
 from nextbuy.predictor import Predictor
+from nextbuy.service.store.log import SCHEMA, moments, purchases_until
 from nextbuy.service.store.protocol import Store
 
-_PAGE: Final = 10_000
-_SCHEMA: Final = pl.Schema(
-    {
-        columns.USER: pl.String(),
-        columns.ITEM: pl.String(),
-        columns.TIME: pl.Int64(),
-        columns.PLATFORM: pl.String(),
-        columns.CATEGORY: pl.String(),
-        columns.PRICE: pl.Float64(),
-        columns.QUANTITY: pl.Float64(),
-        columns.BASKET: pl.String(),
-    }
-)
 _LEVELS: Final = {"item": columns.ITEM, "category": columns.CATEGORY, "platform": columns.PLATFORM}
 
 
@@ -59,11 +46,10 @@ def whole_log(bundle: Predictor, store: Store) -> WholeLog:
     Raises:
         StoreError: As the store does.
     """
-    sequence, pages = 0, [pl.DataFrame(schema=_SCHEMA)]
-    for last, page in _pages(store):
-        sequence = last
-        pages.append(page)
-    live = pl.concat(pages)
+    last = store.last_sequence()
+    live = purchases_until(store, last).with_columns(
+        pl.format("id {}", columns.BASKET).alias(columns.BASKET)
+    )
     key = [columns.USER, _LEVELS[bundle.catalog.level], columns.TIME]
     if bundle.catalog.table[columns.PLATFORM].null_count() < len(bundle.catalog):
         key.append(columns.PLATFORM)
@@ -77,7 +63,7 @@ def whole_log(bundle: Predictor, store: Store) -> WholeLog:
     if kind != "column" and both[columns.BASKET].is_not_null().any() and kind != "none":
         kind = "column"  # the store tells baskets, the bundle's log had moments
     both = _with_baskets(both) if kind == "column" else both.drop(columns.BASKET)
-    both = both.with_columns(pl.from_epoch(columns.TIME, "us").dt.replace_time_zone("UTC"))
+    both = both.with_columns(moments())
     read = ReadOptions(
         time="dates", baskets=kind if kind in ("column", "none") else "timestamp",
         returns=bundle.read_options().returns, spaces="keep",
@@ -86,23 +72,10 @@ def whole_log(bundle: Predictor, store: Store) -> WholeLog:
     return WholeLog(
         frame=both.select(told),
         options=read,
-        store_sequence=sequence,
+        store_sequence=last,
         num_stored=stored.height,
         num_live=live.height,
     )
-
-
-def _pages(store: Store) -> Iterator[tuple[int, pl.DataFrame]]:
-    """The last sequence and the purchases of some after others."""
-    sequence = 0
-    while found := store.after(sequence, _PAGE):
-        sequence = found[-1].sequence
-        rows = [
-            (p.user_id, p.item_id, p.timestamp, p.platform, p.category, p.price, p.quantity,
-             None if p.basket_id is None else f"id {p.basket_id}")
-            for p in (stored.purchase for stored in found)
-        ]  # fmt: skip
-        yield sequence, pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
 def _stored(bundle: Predictor) -> pl.DataFrame:
@@ -124,11 +97,11 @@ def _stored(bundle: Predictor) -> pl.DataFrame:
     if bundle.facts.get("basket_kind") == "column":
         told[columns.BASKET] = pl.Series(histories.baskets).cast(pl.String)
     frame = pl.DataFrame({name: values for name, values in told.items() if values is not None})
-    missing = [pl.lit(None).alias(name) for name in _SCHEMA if told[name] is None]
+    missing = [pl.lit(None).alias(name) for name in SCHEMA if told[name] is None]
     return (
         frame.with_columns(missing)
-        .select(list(_SCHEMA))
-        .cast(_SCHEMA)
+        .select(list(SCHEMA))
+        .cast(SCHEMA)
         .with_columns(pl.col(columns.PRICE, columns.QUANTITY).fill_nan(None))
     )
 

@@ -1,17 +1,13 @@
-"""A PostgreSQL server of the tests' own, where Debian's programs are installed."""
+"""A PostgreSQL server of the tests' own, from Debian's programs."""
 
 import itertools
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
-
-import pytest
 
 
 class PostgresServer:
@@ -70,17 +66,3 @@ class PostgresServer:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA {name}".encode())
         return name
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="nextbuy-postgres-"))
-    server = PostgresServer(found[-1].parent, folder)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
