@@ -7,6 +7,7 @@ and an own item.
 import logging
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
@@ -152,6 +153,7 @@ class NeuralModel(ABC, Generic[C, S]):
             with run_lock(options.run_folder):
                 self.result = run(options.run_folder)
         network.load_weights(self.result.weights)
+        self.result = replace(self.result, weights={})  # the network has them
         if can_validate and config.temperature is None:
             _, chosen = self._validated(network, asked, len(catalog))
             self.config = config.model_copy(update={"temperature": chosen})
