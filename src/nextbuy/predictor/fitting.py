@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.sources import Source
@@ -24,6 +24,11 @@ from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.timing.item_cadence import ItemCadence
+
+_MOST_CELLS: Final = 10**10
+_FEWEST_CASES: Final = 1_000
+"""So many cases times items of the catalog are scored, evenly spread, but some cases in any case:
+of a million items 10,000 cases, which leaves an error of half a point at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -83,7 +88,8 @@ class Fitted:
         rows: Their scores.
         weights: Of the blend, or None.
         skipped: Models that there was no time or no memory for, with the reason.
-        scored_share: Share of the cases that were scored; below 1 under a time limit.
+        scored_share: Share of the cases that were scored; below 1 under a time limit or where the
+            catalog is large.
         refitted: Whether the members learnt from everything before the test.
         asked: What the best on validation said of it, before it learnt from that.
         cadence: Clocks of the items, learnt from what the members learnt from.
@@ -137,6 +143,7 @@ def fit_and_score(
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
     share = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
+    share = min(share, _share_in_reach(split))
     split = _thinned(split, budget, share)
     weights: BlendWeights | None = None
     if config.blend and len(members) > 1:
@@ -170,6 +177,12 @@ def _options(
         deadline=budget.fitted if budget.is_limited else None,
         memory_limit=None if config.memory_limit is None else int(config.memory_limit * MIB),
     )  # fmt: skip
+
+
+def _share_in_reach(split: Split) -> float:
+    """Which share of the cases is scored, in (0, 1]: all, but in a large catalog."""
+    most = max(_FEWEST_CASES, _MOST_CELLS // len(split.catalog))
+    return min(1.0, most / max(len(split.validation), len(split.test), 1))
 
 
 def _thinned(split: Split, budget: TimeBudget, share: float) -> Split:
