@@ -142,8 +142,7 @@ def fit_and_score(
     early, final = cadences_of(split, policy, budget, refitted=refitted)
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
-    share = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
-    share = min(share, _share_in_reach(split))
+    share = _scored_share(fitted, split, budget)
     split = _thinned(split, budget, share)
     weights: BlendWeights | None = None
     if config.blend and len(members) > 1:
@@ -179,10 +178,12 @@ def _options(
     )  # fmt: skip
 
 
-def _share_in_reach(split: Split) -> float:
-    """Which share of the cases is scored, in (0, 1]: all, but in a large catalog."""
+def _scored_share(fitted: Mapping[str, FittedModel], split: Split, budget: TimeBudget) -> float:
+    """Which share of the cases is scored, in (0, 1]: what time and the size of the catalog leave
+    room for."""
+    in_time = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
     most = max(_FEWEST_CASES, _MOST_CELLS // len(split.catalog))
-    return min(1.0, most / max(len(split.validation), len(split.test), 1))
+    return min(in_time, most / max(len(split.validation), len(split.test), most))
 
 
 def _thinned(split: Split, budget: TimeBudget, share: float) -> Split:
