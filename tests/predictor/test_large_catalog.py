@@ -6,6 +6,7 @@ import pytest
 from nextbuy.data.encoding import encode
 from nextbuy.data.reading import read_purchases
 from nextbuy.evaluation.evaluate import evaluate
+from nextbuy.models.markov import Markov
 from nextbuy.models.popularity import Popularity
 from nextbuy.predictor import fitting
 from nextbuy.predictor.audience_fit import Studies
@@ -30,9 +31,9 @@ def split(encoded):
     return type(shop)(**{n: getattr(shop, n) for n in shop.__slots__} | {"test": many})
 
 
-def fitted(split):
+def fitted(split, kind=Popularity):
     return fit_and_score(
-        {"popularity": Popularity()}, split, PredictorConfig(), run_folder=None, world=None,
+        {kind.name: kind()}, split, PredictorConfig(), run_folder=None, world=None,
         progress=SilentProgress(), budget=TimeBudget(),
     )  # fmt: skip
 
@@ -48,6 +49,13 @@ def test_the_cases_of_a_large_catalog_are_thinned_evenly(monkeypatch, split):
     by_hand = evaluate(few.models["popularity"], split.test.thinned(150), split.catalog)
     assert metrics["num_cases"] == 150
     assert metrics["loss"] == by_hand.metrics["loss"]
+
+
+def test_a_model_that_makes_whole_rows_is_scored_on_fewer(monkeypatch, split):
+    monkeypatch.setattr(fitting, "_FEWEST_CASES", 50)
+    monkeypatch.setattr(fitting, "_MOST_CELLS_OF_ROWS", 120 * len(split.catalog))
+    assert fitted(split, Markov).rows[0].test.metrics["num_cases"] == 120
+    assert fitted(split).scored_share == 1.0
 
 
 def test_however_large_the_catalog_is_some_cases_are_scored(monkeypatch, split):

@@ -15,7 +15,7 @@ from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.memory import MIB
 from nextbuy.metrics.ranking import Float64
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
-from nextbuy.models.protocol import FitOptions, FittedModel, Model
+from nextbuy.models.protocol import FitOptions, FittedModel, Model, RanksTargets
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.cadence_fit import FittedCadence, cadences_of
 from nextbuy.predictor.config import PredictorConfig
@@ -26,9 +26,11 @@ from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.timing.item_cadence import ItemCadence
 
 _MOST_CELLS: Final = 10**10
+_MOST_CELLS_OF_ROWS: Final = 10**9
 _FEWEST_CASES: Final = 1_000
 """So many cases times items of the catalog are scored, evenly spread, but some cases in any case:
-of a million items 10,000 cases, which leaves an error of half a point at most."""
+10,000 of a million items, which leaves an error of half a point at most. Fewer where a model makes
+a row of all items for each, some tens of milliseconds at that size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -182,7 +184,9 @@ def _scored_share(fitted: Mapping[str, FittedModel], split: Split, budget: TimeB
     """Which share of the cases is scored, in (0, 1]: what time and the size of the catalog leave
     room for."""
     in_time = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
-    most = max(_FEWEST_CASES, _MOST_CELLS // len(split.catalog))
+    by_rows = not all(isinstance(model, RanksTargets) for model in fitted.values())
+    cells = _MOST_CELLS_OF_ROWS if by_rows else _MOST_CELLS
+    most = max(_FEWEST_CASES, cells // len(split.catalog))
     return min(in_time, most / max(len(split.validation), len(split.test), most))
 
 
