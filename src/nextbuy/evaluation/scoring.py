@@ -236,7 +236,7 @@ def _rank_chunk(asked: _Asked, cases: Cases, chosen: Int64, scores: CaseScores) 
         blocked=asked.repeat.blocks(part.histories, part.as_of),
         owners=owners[known], targets=part.target_items[known],
     )  # fmt: skip
-    broken = np.isnan(found.log_probabilities).any(axis=1)
+    broken = np.count_nonzero(np.isnan(found.log_probabilities), axis=1) > 0
     broken[owners[known][np.isnan(found.target_log_probabilities)]] = True
     _refuse_nan(asked.model.name, broken)
     scores.top_items[chosen] = found.items
@@ -287,7 +287,7 @@ def _refuse_broken(name: str, log_probabilities: Float32, shape: tuple[int, int]
             f"{shape[0]} histories and {shape[1] - 1} items; {shape} is needed. "
             "Was it fitted on another catalog?"
         )
-    _refuse_nan(name, np.isnan(log_probabilities).any(axis=1))
+    _refuse_nan(name, np.count_nonzero(np.isnan(log_probabilities), axis=1) > 0)
 
 
 def _refuse_nan(name: str, broken: NDArray[np.bool_]) -> None:

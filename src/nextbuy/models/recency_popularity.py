@@ -61,7 +61,8 @@ class RecencyPopularity(OneRow, ScoredModel):
     def row(self) -> Float32:
         """See `OneRow`."""
         nobody = Histories.from_lists([[]])
-        return self.log_probabilities(nobody, None)[0]
+        found: Float32 = self.log_probabilities(nobody, None)[0]
+        return found
 
     def check(self, arrays: Arrays, num_items: int) -> bool:
         """One score an item."""
