@@ -132,11 +132,10 @@ def read_arrays(path: Path, *, max_bytes: int = 1 << 40) -> dict[str, NDArray[An
     data = _read_regular(path, max_bytes)
     header = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
     if not 2 <= header <= min(MAX_HEADER_BYTES, len(data) - 8):
-        raise DamagedError(
-            f"{path} is no safetensors file: a header of {header} bytes in {len(data)} bytes."
-        )
+        raise DamagedError(f"{path} is no safetensors file: its header has {header} bytes.")
     try:
-        return {name: np.array(array) for name, array in load(data).items()}
+        loaded, data = load(data), b""  # a large table is held twice for a moment, not three times
+        return {name: np.array(loaded.pop(name)) for name in sorted(loaded)}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} is no valid safetensors file: {error}") from error
 

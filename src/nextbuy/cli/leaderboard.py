@@ -52,7 +52,8 @@ def print_leaderboard(predictor: "Predictor") -> None:
         print_line(f"{name} was left out: {reason}")
     print_timing(facts)
     if facts.get("scored_share", 1.0) < 1:
-        print_line(f"scored on {percent(facts['scored_share'], 0)} of the cases, to be in time")
+        share = percent(facts["scored_share"], 1)
+        print_line(f"scored on {share} of the cases (because of a time limit or a large catalog)")
     test = rows[0]["test"]
     accuracy = rows[0]["intervals"].get("accuracy")
     if accuracy is not None:

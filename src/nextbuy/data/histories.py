@@ -83,8 +83,9 @@ class Histories:
 
     def of_users(self, user_ids: Sequence[str]) -> "Histories":
         """The histories of users by their ids; empty for an id that is not here."""
-        known = {user: place for place, user in enumerate(self.user_ids)}
-        empty = len(known)
+        places = np.flatnonzero(self.user_ids.is_in(pl.Series(user_ids, dtype=pl.String)))
+        known = dict(zip(self.user_ids.gather(places), places, strict=True))
+        empty = len(self.user_ids)
         places = np.array([known.get(user, empty) for user in user_ids], dtype=np.int64)
         with_empty = replace(
             self,

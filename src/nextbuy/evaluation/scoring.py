@@ -23,7 +23,7 @@ from nextbuy.data.histories import (
 )
 from nextbuy.errors import TrainingError
 from nextbuy.metrics.ranking import MISSED, case_of_target
-from nextbuy.models.protocol import FittedModel, top_k
+from nextbuy.models.protocol import LARGE_CATALOG, FittedModel, RanksTargets, top_k
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
@@ -127,7 +127,8 @@ def score(
         repeat: Items that it forbids get no probability, and the rest is scaled up.
         rules: Of the shop; what they forbid is treated the same way.
         k: Offers to keep for each case.
-        chunk: Cases at a time; by default as many as fit into 64 MiB of probabilities.
+        chunk: Cases at a time; by default as many as fit into 64 MiB of probabilities, and more
+            where the catalog is large and the model ranks targets without whole rows.
         progress: Told about cases.
 
     Raises:
@@ -136,6 +137,9 @@ def score(
     progress = progress or SilentProgress()
     num_items = len(catalog)
     scores = _empty_scores(cases, num_items, min(k, num_items))
+    ranks = rules is None and num_items >= LARGE_CATALOG and isinstance(model, RanksTargets)
+    if ranks:
+        chunk = chunk or _MOST_CASES
     chunk = chunk or max(1, min(_CHUNK_BYTES // (4 * (num_items + 1)), _MOST_CASES))
     # Similar lengths together: a network pads to the longest of its batch.
     order = np.argsort(cases.histories.lengths, kind="stable")
@@ -143,7 +147,7 @@ def score(
     progress.start(f"scoring {model.name}", len(cases))
     for start in range(0, len(cases), chunk):
         chosen = order[start : start + chunk]
-        _score_chunk(asked, cases, chosen, scores)
+        (_rank_chunk if ranks else _score_chunk)(asked, cases, chosen, scores)
         progress.advance(len(chosen), {})
     progress.finish()
     return scores
@@ -221,6 +225,32 @@ def _score_chunk(asked: _Asked, cases: Cases, chosen: Int64, scores: CaseScores)
     scores.ranks[rows[ranked]] = ranks_of(allowed, owners[ranked], part.target_items[ranked])
 
 
+def _rank_chunk(asked: _Asked, cases: Cases, chosen: Int64, scores: CaseScores) -> None:
+    """`_score_chunk` for a model that ranks targets itself."""
+    part = cases.take(chosen)
+    assert isinstance(asked.model, RanksTargets)  # noqa: S101  (the caller looks)
+    owners = case_of_target(part.target_offsets)
+    known = np.flatnonzero(part.target_items != UNKNOWN)
+    found = asked.model.rank(
+        part.histories, part.as_of, scores.top_items.shape[1],
+        blocked=asked.repeat.blocks(part.histories, part.as_of),
+        owners=owners[known], targets=part.target_items[known],
+    )  # fmt: skip
+    broken = np.count_nonzero(np.isnan(found.log_probabilities), axis=1) > 0
+    broken[owners[known][np.isnan(found.target_log_probabilities)]] = True
+    _refuse_nan(asked.model.name, broken)
+    scores.top_items[chosen] = found.items
+    scores.top_log_probabilities[chosen] = found.log_probabilities
+    rows = jagged_rows(cases.target_offsets[chosen], np.diff(part.target_offsets))
+    width = scores.num_items + 1
+    scores.repeats[rows] = _in_history(part.histories, owners, part.target_items, width)
+    excluded = np.isneginf(found.target_log_probabilities)
+    scores.excluded[rows[known]] = excluded
+    ranked = rows[known[~excluded]]
+    scores.log_probabilities[ranked] = found.target_log_probabilities[~excluded]
+    scores.ranks[ranked] = found.target_ranks[~excluded]
+
+
 def ranks_of(log_probabilities: Float32, rows: Int64, items: Int32) -> Int64:
     """Rank of an item in a row: 1 + items with more + items with as much and a lower index.
 
@@ -257,9 +287,13 @@ def _refuse_broken(name: str, log_probabilities: Float32, shape: tuple[int, int]
             f"{shape[0]} histories and {shape[1] - 1} items; {shape} is needed. "
             "Was it fitted on another catalog?"
         )
-    broken = np.isnan(log_probabilities).any(axis=1)
+    _refuse_nan(name, np.count_nonzero(np.isnan(log_probabilities), axis=1) > 0)
+
+
+def _refuse_nan(name: str, broken: NDArray[np.bool_]) -> None:
+    """`broken` marks the histories for which a probability is nan."""
     if broken.any():
         raise TrainingError(
-            f"The model {name} gave nan as probability for {int(broken.sum())} of {shape[0]} "
+            f"The model {name} gave nan as probability for {int(broken.sum())} of {len(broken)} "
             "histories. It cannot be scored; fit it again with a lower learning rate."
         )

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
-from nextbuy.models.neural import NeuralConfig, NeuralModel
+from nextbuy.models.neural import NeuralModel
+from nextbuy.models.neural_config import NeuralConfig
 from nextbuy.models.search_space import Choice, Range, SearchSpace
 from nextbuy.nn.gru import GruShape, initial_weights, weight_shapes
 from nextbuy.nn.network import Weights

@@ -4,27 +4,28 @@ Legend: B rows of a batch, L positions, M states that are asked, U users, V item
 and an own item.
 """
 
-import hashlib
-import importlib.metadata
 import logging
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from nextbuy import __version__, storage
+from nextbuy import storage
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.items import item_codes, item_groups
+from nextbuy.models.neural_config import NeuralConfig, identity
+from nextbuy.models.neural_ranks import ranked
 from nextbuy.models.neural_scoring import score_histories, validation_loss
 from nextbuy.models.neural_top_k import Searcher, best_items
-from nextbuy.models.protocol import FitOptions
+from nextbuy.models.protocol import FitOptions, Ranked
 from nextbuy.models.stored import load_weights
 from nextbuy.nn.network import FrozenNetwork, Network, Weights
 from nextbuy.nn.own_items import purchase_facts
@@ -32,7 +33,7 @@ from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
 from nextbuy.training.batches import has_baskets
 from nextbuy.training.checkpoint import run_lock
-from nextbuy.training.engine import EngineName, Shape, TrainingConfig, create_engine
+from nextbuy.training.engine import Shape, TrainingConfig, create_engine
 from nextbuy.training.loop import TrainingResult, train
 from nextbuy.training.order import order_test
 from nextbuy.training.torch_engine import (
@@ -50,19 +51,6 @@ _COPIES: Final = 8
 _MOST_CELLS: Final = 5 * 10**7
 _FEWEST_CASES: Final = 1_000
 """Validation after an epoch asks about so many cells of cases times items, but some cases."""
-
-
-class NeuralConfig(BaseModel):
-    """What every network can be told; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    engine: EngineName = "torch"
-    device: str = Field(default="cpu", description="cpu, cuda or cuda:N; torch only")
-    temperature: float | None = Field(
-        default=None, gt=0, description="of the softmax over the catalog; validation chooses"
-    )
-    training: TrainingConfig = TrainingConfig()
 
 
 C = TypeVar("C", bound=NeuralConfig)
@@ -154,7 +142,7 @@ class NeuralModel(ABC, Generic[C, S]):
             return _train(
                 engine, train, validate if can_validate else None, training,
                 seed=options.seed, run_folder=folder,
-                identity=_identity(config, shape, train, codes, options.seed),
+                identity=identity(config, shape, train, codes, options.seed),
                 progress=options.progress, deadline=options.deadline,
                 facts=purchase_facts(train, self._groups) if network.has_repeats else None,
             )  # fmt: skip
@@ -165,6 +153,7 @@ class NeuralModel(ABC, Generic[C, S]):
             with run_lock(options.run_folder):
                 self.result = run(options.run_folder)
         network.load_weights(self.result.weights)
+        self.result = replace(self.result, weights={})  # the network has them
         if can_validate and config.temperature is None:
             _, chosen = self._validated(network, asked, len(catalog))
             self.config = config.model_copy(update={"temperature": chosen})
@@ -230,6 +219,24 @@ class NeuralModel(ABC, Generic[C, S]):
             groups=self._groups,
             blocked=blocked,
         )
+
+    def rank(
+        self,
+        histories: Histories,
+        as_of: Int64 | None,
+        k: int,
+        *,
+        blocked: Blocked,
+        owners: Int64,
+        targets: Int32,
+    ) -> Ranked:
+        """The best items of each user, and ranks of others; see `RanksTargets.rank`."""
+        return ranked(
+            self._scorer(), histories, as_of, k,
+            longest=self.config.training.longest_window,
+            temperature=self.config.temperature or 1.0, groups=self._groups,
+            blocked=blocked, owners=owners, targets=targets,
+        )  # fmt: skip
 
     def searcher(self) -> Searcher:
         """The same in two steps; see `SearchesApart`."""
@@ -350,29 +357,3 @@ def _with_period(training: TrainingConfig, validation: Cases) -> TrainingConfig:
         return training
     days = float((until - asked.min()) / DAY)
     return training.model_copy(update={"period_days": days if days > 0 else None})
-
-
-def _identity(
-    config: NeuralConfig, shape: Shape, train: Histories, codes: Int64, seed: int
-) -> dict[str, Any]:
-    """What a checkpoint must agree with: everything that changes the resulting bytes."""
-    library = "torch" if config.engine == "torch" else "tensorflow-cpu"
-    chosen = config.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    return {
-        "nextbuy": __version__,
-        library: importlib.metadata.version(library),
-        "engine": config.engine,
-        "device": config.device,
-        **{f"training.{key}": value for key, value in chosen.items()},
-        **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
-        "seed": seed,
-        "data": _digest(train, codes, with_times=bool(getattr(shape, "knows_times", False))),
-    }
-
-
-def _digest(histories: Histories, codes: Int64, *, with_times: bool) -> str:
-    digest = hashlib.sha256()
-    times = (histories.times,) if with_times else ()
-    for array in (histories.items, histories.baskets, histories.offsets, codes, *times):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int64
+from nextbuy.models.protocol import LARGE_CATALOG
 from nextbuy.nn.network import Scorer, Sequences
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items, purchase_facts
 from nextbuy.nn.placing import as_array, placed
+from nextbuy.nn.top_k import top_items_and_totals
 from nextbuy.splitting.cases import Cases
 from nextbuy.training.batches import gap_buckets, has_baskets
 from nextbuy.training.torch_engine import own_tensors
@@ -225,19 +227,65 @@ def validation_loss(
     """Mean of -log p over the known targets, in nats; `nan` without any."""
     owners = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
     known = cases.target_items != UNKNOWN
-    owners, targets = owners[known], cases.target_items[known]
+    owners, targets = owners[known], cases.target_items[known].astype(np.int64) - 1
+    of_targets = _of_few_targets if num_items >= LARGE_CATALOG else _of_targets
     total = 0.0
     chunk = max(1, min(2**24 // (num_items + 1), _MOST_CASES))
+    chunk = _MOST_CASES if num_items >= LARGE_CATALOG else chunk
     for start in range(0, len(cases), chunk):
         part = cases.take(np.arange(start, min(start + chunk, len(cases))))
         with torch.no_grad():
             for rows, states_MR, own in asked(
                 network, part.histories, part.as_of, longest=longest, groups=groups
             ):
-                scores_MV = _scored(network, states_MR, own, temperature)
                 first, last = start + int(rows[0]), start + int(rows[-1])
                 mine = (owners >= first) & (owners <= last)
-                places = owners[mine] - first, targets[mine].astype(np.int64) - 1
-                pairs = tuple(placed(place, network.device) for place in places)
-                total -= float(as_array(scores_MV[pairs]).sum(dtype=np.float64))
+                found = of_targets(
+                    network, states_MR, own,
+                    temperature=temperature, owners=owners[mine] - first, targets=targets[mine],
+                )  # fmt: skip
+                total -= float(found.sum(dtype=np.float64))
     return total / len(targets) if len(targets) else float("nan")
+
+
+def _of_targets(
+    network: Scorer,
+    states_MR: Tensor,
+    own: OwnItems | None,
+    *,
+    temperature: float,
+    owners: Int64,
+    targets: Int64,
+) -> NDArray[np.floating]:
+    """Log-probabilities of targets (items 0..V-1 of states), from whole rows."""
+    scores_MV = _scored(network, states_MR, own, temperature)
+    found: NDArray[np.floating] = as_array(
+        scores_MV[placed(owners, network.device), placed(targets, network.device)]
+    )
+    return found
+
+
+def _of_few_targets(
+    network: Scorer,
+    states_MR: Tensor,
+    own: OwnItems | None,
+    *,
+    temperature: float,
+    owners: Int64,
+    targets: Int64,
+) -> NDArray[np.floating]:
+    """The same, without holding whole rows."""
+    weight_VR, bias_V = network.output()
+    bias_V = bias_V / temperature
+    _, _, log_total_M = top_items_and_totals(states_MR / temperature, weight_VR, 1, bias_V=bias_V)
+    owners_N, targets_N = placed(owners, network.device), placed(targets, network.device)
+    logits_N = (states_MR[owners_N] * weight_VR[targets_N]).sum(1) / temperature
+    log_p_N = (logits_N + bias_V[targets_N]).double() - log_total_M[owners_N]
+    there = None if own is None else own_tensors(own, network.device)
+    repeats = None if there is None else network.repeats(states_MR, there)
+    if own is not None and repeats is not None:
+        pairs_N = placed(own.places_of(owners, targets + 1), network.device)
+        log_own_N, log_rest_N = repeats.of_targets(pairs_N, owners_N)
+        log_p_N = torch.logaddexp(log_own_N.double(), log_rest_N.double() + log_p_N)
+    found: NDArray[np.floating] = as_array(log_p_N)
+    return found

@@ -54,8 +54,8 @@ def best_items(
         for rows, states_MR, own in asked(
             network, histories, as_of, longest=longest, groups=groups
         ):
-            pairs = _blocked_pairs(blocked, rows, num_items)
-            listed = _listed(network, states_MR, own, pairs)
+            pairs = blocked_pairs(blocked, rows, num_items)
+            listed = listed_items(network, states_MR, own, pairs)
             items[rows], values[rows] = _best(network, states_MR, listed, temperature, k)
     return items, values
 
@@ -93,7 +93,8 @@ class Searcher:
             states_UR = states_of(self._network, histories, as_of, longest=self._longest)
             num_items = len(self._network.output()[1])
             own = np.divmod(_own_pairs(histories, num_items), num_items)
-            found = _others(self._network, states_UR, own, self._temperature, min(k, num_items))
+            k = min(k, num_items)
+            found = others_than(self._network, states_UR, own, self._temperature, k)
         return Searched(
             states=as_array(states_UR), items=found[0], logits=found[1], log_totals=found[2]
         )
@@ -118,8 +119,8 @@ class Searcher:
             ):  # fmt: skip
                 edges = np.searchsorted(all_own, rows[[0, -1]] * num_items + [0, num_items])
                 mine = all_own[slice(*edges)] - rows[0] * num_items
-                pairs = _blocked_pairs(blocked, rows, num_items)
-                listed = _listed(network, states_MR, own, pairs, more=mine)
+                pairs = blocked_pairs(blocked, rows, num_items)
+                listed = listed_items(network, states_MR, own, pairs, more=mine)
                 found = searched.take(rows)
                 others = found.items[:, :k], found.logits[:, :k], found.log_totals
                 parts.append(_with_listed(network, states_MR, listed, self._temperature, others))
@@ -132,14 +133,14 @@ def _own_pairs(histories: Histories, num_items: int) -> Int64:
     return np.unique(histories.owners * num_items + histories.items - 1)
 
 
-def _blocked_pairs(blocked: Blocked, rows: Int64, num_items: int) -> Int64:
+def blocked_pairs(blocked: Blocked, rows: Int64, num_items: int) -> Int64:
     """The same of what may not be offered to some neighbouring users."""
     ours = (blocked.users >= rows[0]) & (blocked.users <= rows[-1]) & (blocked.items > 0)
     return np.unique((blocked.users[ours] - rows[0]) * num_items + blocked.items[ours] - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Listed:
+class Listed:
     """Items that are looked at one by one.
 
     Attributes:
@@ -157,14 +158,14 @@ class _Listed:
     log_rest: Float64
 
 
-def _listed(
+def listed_items(
     network: Scorer,
     states_MR: Tensor,
     own: OwnItems | None,
     blocked: Int64,
     *,
     more: Int64 | None = None,
-) -> _Listed:
+) -> Listed:
     """Own items of a network with a repeat head, the pairs that are blocked, and some more."""
     num_items = len(network.output()[1])
     repeats = None if own is None else network.repeats(states_MR, own_tensors(own, network.device))
@@ -180,7 +181,7 @@ def _listed(
     all_log_own = np.full(len(pairs), -np.inf)
     all_log_own[np.searchsorted(pairs, own_pairs)] = log_own
     owners, items = np.divmod(pairs, num_items)
-    return _Listed(
+    return Listed(
         owners=owners,
         items=items,
         is_blocked=np.isin(pairs, blocked),
@@ -190,17 +191,21 @@ def _listed(
 
 
 def _best(
-    network: Scorer, states_MR: Tensor, listed: _Listed, temperature: float, k: int
+    network: Scorer, states_MR: Tensor, listed: Listed, temperature: float, k: int
 ) -> tuple[Int32, Float32]:
     """Items 1..V (`PADDING` where there is none) and their log-probabilities, [M, k] each."""
-    found = _others(network, states_MR, (listed.owners, listed.items), temperature, k)
+    found = others_than(network, states_MR, (listed.owners, listed.items), temperature, k)
     return _with_listed(network, states_MR, listed, temperature, found)
 
 
-def _others(
+Others = tuple[Int64, Float32, Float64]
+"""Items 0..V-1, their scores, [M, k] each, and the log of the total of all, [M]."""
+
+
+def others_than(
     network: Scorer, states_MR: Tensor, listed: tuple[Int64, Int64], temperature: float, k: int
-) -> tuple[Int64, Float32, Float64]:
-    """The best of the items that are not listed, their scores, and the log of the total of all."""
+) -> Others:
+    """The best of the items that are not listed (pairs of a state and an item)."""
     weight_VR, bias_V = network.output()
     excluded = placed(listed[0], network.device), placed(listed[1], network.device)
     found = top_items_and_totals(
@@ -213,39 +218,72 @@ def _others(
 def _with_listed(
     network: Scorer,
     states_MR: Tensor,
-    listed: _Listed,
+    listed: Listed,
     temperature: float,
-    others: tuple[Int64, Float32, Float64],
+    others: Others,
 ) -> tuple[Int32, Float32]:
     """The best of both; see `_best`."""
-    others_Mk, logits_Mk, log_others_M = others
-    k = others_Mk.shape[1]
+    logits_P = logits_of_listed(network, states_MR, listed, temperature)
+    return best_of_both(listed, probable(listed, as_array(logits_P.double()), others), others[0])
+
+
+def logits_of_listed(
+    network: Scorer, states_MR: Tensor, listed: Listed, temperature: float
+) -> Tensor:
+    """Scores of the listed items, [P]."""
     weight_VR, bias_V = network.output()
     owners_P, items_P = (placed(part, network.device) for part in (listed.owners, listed.items))
     states_PR = states_MR[owners_P] / temperature
-    logits_P = (states_PR * weight_VR[items_P]).sum(1) + bias_V[items_P] / temperature
-    of_listed = as_array(logits_P.double())
-    log_total_M = np.logaddexp(log_others_M, _log_sums(of_listed, listed.owners, len(states_MR)))
+    return (states_PR * weight_VR[items_P]).sum(1) + bias_V[items_P] / temperature
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Probable:
+    """Log-probabilities, given that nothing blocked is bought.
+
+    Attributes:
+        of_listed: [P]; -inf for what is blocked.
+        of_others: Of the best others, [M, k].
+        log_scale: What is added to the score of an item that is not listed, [M].
+    """
+
+    of_listed: Float64
+    of_others: Float64
+    log_scale: Float64
+
+
+def probable(listed: Listed, logits_P: Float64, others: Others) -> Probable:
+    """Scores of the listed items and of the best others as log-probabilities."""
+    _, logits_Mk, log_others_M = others
+    num_states = len(logits_Mk)
+    log_total_M = np.logaddexp(log_others_M, _log_sums(logits_P, listed.owners, num_states))
     log_scale_M = listed.log_rest - log_total_M
-    of_listed = np.logaddexp(of_listed + log_scale_M[listed.owners], listed.log_own)
+    of_listed = np.logaddexp(logits_P + log_scale_M[listed.owners], listed.log_own)
     of_others = logits_Mk + log_scale_M[:, None]
     if listed.is_blocked.any():
         of_listed[listed.is_blocked] = -np.inf
-        log_listed_M = _log_sums(of_listed, listed.owners, len(states_MR))
+        log_listed_M = _log_sums(of_listed, listed.owners, num_states)
         log_allowed_M = np.logaddexp(log_others_M + log_scale_M, log_listed_M)
         log_allowed_M[np.isneginf(log_allowed_M)] = 0.0  # nothing may be offered
         of_listed -= log_allowed_M[listed.owners]
         of_others -= log_allowed_M[:, None]
-    best_listed = _best_of_pairs(of_listed, listed, k, len(states_MR))
+        log_scale_M = log_scale_M - log_allowed_M
+    return Probable(of_listed=of_listed, of_others=of_others, log_scale=log_scale_M)
+
+
+def best_of_both(listed: Listed, both: Probable, others_Mk: Int64) -> tuple[Int32, Float32]:
+    """The k best of listed items and others; see `_best`."""
+    num_states, k = others_Mk.shape
+    best_listed = _best_of_pairs(both.of_listed, listed, k, num_states)
     items = np.concatenate([others_Mk, best_listed[0]], axis=1)
-    values = np.concatenate([of_others, best_listed[1]], axis=1).astype(np.float32)
+    values = np.concatenate([both.of_others, best_listed[1]], axis=1).astype(np.float32)
     order = np.lexsort((items, -values))[:, :k]
     items, values = (np.take_along_axis(part, order, axis=1) for part in (items, values))
     return np.where(np.isneginf(values), PADDING, items + 1).astype(np.int32), values
 
 
 def _best_of_pairs(
-    values: Float64, listed: _Listed, k: int, num_states: int
+    values: Float64, listed: Listed, k: int, num_states: int
 ) -> tuple[Int64, Float64]:
     """The k best listed items of each state and their values, [M, k] each; -inf fills up."""
     order = np.lexsort((listed.items, -values, listed.owners))

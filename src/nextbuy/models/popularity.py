@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int64
 from nextbuy.errors import NotFittedError
+from nextbuy.models.one_row import OneRow
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.search_space import Range, SearchSpace
 from nextbuy.models.stored import load_model, save_model
@@ -29,7 +30,7 @@ class PopularityConfig(BaseModel):
     )
 
 
-class Popularity:
+class Popularity(OneRow):
     """P(i) = (n_i + s) / (N + s V), with n_i the training purchases of item i."""
 
     name: ClassVar[str] = "popularity"
@@ -47,9 +48,13 @@ class Popularity:
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """The same row for every history; see `Model.log_probabilities`."""
+        return np.repeat(self.row()[None], len(histories), axis=0)
+
+    def row(self) -> Float32:
+        """See `OneRow`."""
         if self._log_popularity is None:
             raise NotFittedError("popularity has not counted yet: call fit or load first.")
-        return np.repeat(self._log_popularity[None], len(histories), axis=0)
+        return self._log_popularity
 
     def save(self, folder: Path) -> None:
         """Write config and counts; see `Model.save`."""

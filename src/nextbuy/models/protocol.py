@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from nextbuy.memory import MIB, resident_bytes
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
+
+LARGE_CATALOG: Final = 20_000
+"""From so many items on, models that can are not asked for whole rows of the catalog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,54 @@ class FindsTopK(FittedModel, Protocol):
         Returns:
             Item indices, best first, and their log-probabilities, [users, min(k, V)] each. Places
             that stay empty are `PADDING` and `-inf`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Ranked:
+    """The best items of some users, and where their targets stand.
+
+    Attributes:
+        items: Item indices, best first, [U, k]; `PADDING` where there is none.
+        log_probabilities: Of the items, [U, k]; -inf where there is none.
+        target_log_probabilities: Of each target, -inf if it is blocked; [T].
+        target_ranks: From 1, in the whole catalog, ties by item index; of a blocked target it means
+            nothing; [T].
+    """
+
+    items: Int32
+    log_probabilities: Float32
+    target_log_probabilities: Float32
+    target_ranks: Int64
+
+
+@runtime_checkable
+class RanksTargets(FindsTopK, Protocol):
+    """What else can be asked of some: where an item stands among all, without a row of all."""
+
+    def rank(
+        self,
+        histories: Histories,
+        as_of: Int64 | None,
+        k: int,
+        *,
+        blocked: Blocked,
+        owners: Int64,
+        targets: Int32,
+    ) -> Ranked:
+        """The best items as `top_k` has them, and the ranks of some others.
+
+        The same as from whole rows of `log_probabilities`, but for the rounding of sums, which may
+        change places among items that are as good as equal.
+
+        Args:
+            histories: Whom it is about.
+            as_of: As for `log_probabilities`.
+            k: As for `top_k`.
+            blocked: As for `top_k`.
+            owners: User of each target, 0..U-1, ascending; length T.
+            targets: Item indices, 1..V; length T.
         """
         ...
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories
+from nextbuy.models.one_row import OneRow
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.scored import Arrays, ScoredModel
 from nextbuy.splitting.cases import Cases
@@ -28,7 +29,7 @@ class RecencyPopularityConfig(BaseModel):
     )
 
 
-class RecencyPopularity(ScoredModel):
+class RecencyPopularity(OneRow, ScoredModel):
     """s_i = sum over purchases of i of 2^(-age / half-life).
 
     Under exponential decay the age can be counted from any moment: the scale cancels. Where time is
@@ -56,6 +57,12 @@ class RecencyPopularity(ScoredModel):
     def scores(self, arrays: Arrays, histories: Histories, num_items: int) -> Float32:
         """The same row for everybody."""
         return np.repeat(arrays["scores"][None], len(histories), axis=0)
+
+    def row(self) -> Float32:
+        """See `OneRow`."""
+        nobody = Histories.from_lists([[]])
+        found: Float32 = self.log_probabilities(nobody, None)[0]
+        return found
 
     def check(self, arrays: Arrays, num_items: int) -> bool:
         """One score an item."""

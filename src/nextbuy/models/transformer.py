@@ -11,7 +11,8 @@ from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError
 from nextbuy.models.items import item_codes, item_groups
-from nextbuy.models.neural import NeuralConfig, NeuralModel
+from nextbuy.models.neural import NeuralModel
+from nextbuy.models.neural_config import NeuralConfig
 from nextbuy.models.search_space import Choice, Range, SearchSpace
 from nextbuy.nn.network import Weights
 from nextbuy.nn.transformer import TransformerShape, initial_weights, weight_shapes

@@ -4,10 +4,14 @@ Legend: V items, A attributes, D width.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
+
+_PIECE: Final = 2**18
+"""Items whose vectors are added up at a time."""
 
 
 class ItemTable(nn.Embedding):
@@ -29,7 +33,12 @@ class ItemTable(nn.Embedding):
     ) -> None:
         super().__init__(num_items + 1, width)
         self.shared = nn.ParameterList(torch.zeros(size, width) for size in sizes)
-        self.register_buffer("codes", codes if sizes else None, persistent=False)
+        self.register_buffer("codes", None, persistent=False)
+        self.see(codes)
+
+    def see(self, codes: Tensor | None) -> None:
+        """Learn what items have in common; without attributes it does not matter."""
+        self.codes = codes if len(self.shared) else None
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors of item indices; one more axis, of length D."""
@@ -41,8 +50,19 @@ class ItemTable(nn.Embedding):
 
     def rows(self) -> Tensor:
         """Vectors of the items 1..V, [V, D]."""
-        found: Tensor = self.weight[1:]
+        if self.codes is None:
+            return self.weight[1:]
+        if torch.is_grad_enabled():
+            return self._rows(1, len(self.weight))
+        found = torch.empty_like(self.weight[1:])  # filled in pieces: nothing large beside it
+        for start in range(1, len(self.weight), _PIECE):
+            end = min(start + _PIECE, len(self.weight))
+            found[start - 1 : end - 1] = self._rows(start, end)
+        return found
+
+    def _rows(self, start: int, end: int) -> Tensor:
+        found: Tensor = self.weight[start:end]
         if self.codes is not None:
             for codes, table in zip(self.codes, self.shared, strict=True):
-                found = found + F.embedding(codes[1:], table)
+                found = found + F.embedding(codes[start:end], table)
         return found

@@ -5,7 +5,7 @@ Legend: B sequences, L positions, M states that are asked, R hidden size, V item
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from nextbuy.nn.placing import copied
 from nextbuy.nn.repeat_head import OwnTensors, Repeats
 
 Weights = dict[str, NDArray[np.float32]]
+
+_COPIED: Final = 2**16
+"""Rows of a table that are copied at a time, so that a large one is not held once more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -66,7 +69,10 @@ class NamedWeights(nn.Module):
     def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Take over weights with exactly the names and shapes of `weight_shapes`."""
         for name, parameter in self.trained_parameters().items():
-            parameter.copy_(torch.from_numpy(np.array(weights[name])))
+            whole = weights[name]
+            for start in range(0, len(whole), _COPIED):  # arrays that must not be written to, too
+                rows = slice(start, start + _COPIED)
+                parameter[rows].copy_(torch.from_numpy(np.array(whole[rows])))
 
 
 class CatalogNetwork(NamedWeights):

@@ -6,11 +6,12 @@ passes waits in a pool, which is cut to the best k now and then, and that raises
 result is that of a stable sort of all scores: nothing is approximated.
 
 Legend: M states, V items, D width, B items of a block, G items of a group, X groups of a block, P
-excluded pairs, N survivors, k items that are wanted.
+excluded pairs, N survivors or marks, L marks of as many states, k items that are wanted.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -65,7 +66,8 @@ def top_items(
         cannot be had, as if it were excluded; places that stay empty have item -1 and score -inf.
         Scores must not be `nan`.
     """
-    return _read(_search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, totals=None))
+    seen = _Seen(adds_up=False)
+    return _read(_search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen))
 
 
 def top_items_and_totals(
@@ -82,10 +84,67 @@ def top_items_and_totals(
         Items and scores as `top_items` has them, and the log of the sum of the exponentials of all
         scores that are not excluded, [M], double precision; -inf where all are.
     """
-    totals = [torch.empty(0, dtype=torch.float64, device=states_MD.device)]
-    keys = _search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, totals=totals)
+    seen = _Seen()
+    keys = _search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen)
     items, scores = _read(keys)
-    return items, scores, torch.cat(totals)
+    return items, scores, torch.cat(seen.log_totals)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Marks:
+    """Scores that those of all items are held against.
+
+    Attributes:
+        owners: State of each mark, 0..M-1, ascending; [N].
+        items: The item that has the score, 0..V-1; of equal scores lower items come first; [N].
+        scores: Single precision, [N].
+    """
+
+    owners: Tensor
+    items: Tensor
+    scores: Tensor
+
+    def of(self, start: int, end: int) -> "Marks":
+        """Those of some neighbouring states, which are numbered from 0."""
+        first, last = torch.searchsorted(
+            self.owners, torch.tensor([start, end], device=self.owners.device)
+        ).tolist()
+        return Marks(
+            owners=self.owners[first:last] - start,
+            items=self.items[first:last],
+            scores=self.scores[first:last],
+        )
+
+
+def top_items_totals_and_places(
+    states_MD: Tensor,
+    table_VD: Tensor,
+    k: int,
+    marks: Marks,
+    *,
+    bias_V: Tensor | None = None,
+    excluded: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`top_items_and_totals`, and how many items come before each mark, from one pass.
+
+    Returns:
+        Beside the former, for each mark the number of items that are not excluded and have a higher
+        score, or the same one and a lower number than the item of the mark; [N].
+    """
+    seen = _Seen(marks=marks)
+    keys = _search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen)
+    items, scores = _read(keys)
+    return items, scores, torch.cat(seen.log_totals), torch.cat(seen.places)
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """What is taken down beside the best items, some states after others."""
+
+    adds_up: bool = True
+    marks: Marks | None = None
+    log_totals: list[Tensor] = field(default_factory=list)
+    places: list[Tensor] = field(default_factory=list)
 
 
 def _search(
@@ -95,23 +154,30 @@ def _search(
     *,
     bias_V: Tensor | None,
     excluded: tuple[Tensor, Tensor] | None,
-    totals: list[Tensor] | None,
+    seen: _Seen,
 ) -> Tensor:
-    """Keys of the best items, [M, k]; log totals of some states after others go to `totals`."""
+    """Keys of the best items, [M, k]; the rest is taken down in `seen`."""
     k = min(k, len(table_VD))
     nothing = torch.empty(0, dtype=torch.int64, device=states_MD.device)
     owners_P, items_P = (nothing, nothing) if excluded is None else excluded
     by_item = items_P.argsort()
     owners_P, items_P = owners_P[by_item], items_P[by_item]
     found = [nothing.view(0, 1).expand(0, k)]
+    seen.log_totals.append(nothing.double())
+    seen.places.append(nothing)
     for start in range(0, len(states_MD), _MOST_STATES):
         part = states_MD[start : start + _MOST_STATES]
         ours = (owners_P >= start) & (owners_P < start + len(part))
         pairs = owners_P[ours] - start, items_P[ours]
         blocks = _with_highest(_score_blocks(part, table_VD, bias_V, pairs, k))
-        if totals is not None:
-            totals.append(part.new_full((len(part),), -torch.inf, dtype=torch.float64))
-            blocks = _adding_up(blocks, totals[-1])
+        if seen.marks is not None:
+            marks = seen.marks.of(start, start + len(part))
+            seen.places.append(torch.zeros_like(marks.owners))
+            blocks = _counting(blocks, marks, len(part), seen.places[-1])
+        if seen.adds_up:
+            log_total_M = part.new_full((len(part),), -torch.inf, dtype=torch.float64)
+            seen.log_totals.append(log_total_M)
+            blocks = _adding_up(blocks, log_total_M)
         found.append(_best_keys(blocks, len(part), k, states_MD.device))
     return torch.cat(found)
 
@@ -123,6 +189,45 @@ _Block = tuple[int, Tensor, Tensor]
 def _with_highest(blocks: Iterator[tuple[int, Tensor]]) -> Iterator[_Block]:
     for start, scores_MGX in blocks:
         yield start, scores_MGX, scores_MGX.amax(1)
+
+
+def _counting(
+    blocks: Iterator[_Block], marks: Marks, num_states: int, places_N: Tensor
+) -> Iterator[_Block]:
+    """The same blocks; what comes before a mark in them is added to its place."""
+    layers = _layers(marks, num_states)
+    for start, scores_MGX, highest_MX in blocks:
+        scores_MB = scores_MGX.flatten(1)
+        end = start + scores_MB.shape[1]
+        for here in layers:
+            items_L, scores_L = marks.items[here], marks.scores[here]
+            is_whole = len(here) == num_states  # one mark a state: the scores need no copy
+            rows_LB = scores_MB if is_whole else scores_MB[marks.owners[here]]
+            # All items of the block are lower than the mark's: those of equal scores count, too.
+            below_L = torch.nextafter(scores_L, torch.full_like(scores_L, -torch.inf))
+            bound_L = torch.where(items_L >= end, below_L, scores_L)
+            places_N[here] += _true_in_rows(rows_LB > bound_L[:, None])
+            inside = ((items_L >= start) & (items_L < end)).nonzero()[:, 0]
+            if len(inside):
+                lower = torch.arange(start, end, device=items_L.device) < items_L[inside, None]
+                equal = rows_LB[inside] == scores_L[inside, None]
+                places_N[here[inside]] += _true_in_rows(equal & lower)
+        yield start, scores_MGX, highest_MX
+
+
+def _layers(marks: Marks, num_states: int) -> list[Tensor]:
+    """Numbers of marks: the first of each state, the second of each that has two, ..."""
+    counts_M = torch.bincount(marks.owners, minlength=num_states)
+    firsts_M = counts_M.cumsum(0) - counts_M
+    nth_N = torch.arange(len(marks.owners), device=marks.owners.device) - firsts_M[marks.owners]
+    return [(nth_N == n).nonzero()[:, 0] for n in range(int(counts_M.max()) if num_states else 0)]
+
+
+def _true_in_rows(marked_LB: Tensor) -> Tensor:
+    """How many are true in each row, [L]. NumPy counts ten times as fast as torch."""
+    if marked_LB.device.type != "cpu":
+        return marked_LB.sum(1)
+    return torch.tensor([np.count_nonzero(row) for row in marked_LB.numpy()], dtype=torch.int64)
 
 
 def _adding_up(blocks: Iterator[_Block], log_total_M: Tensor) -> Iterator[_Block]:

@@ -37,6 +37,7 @@ NUM_GAPS: Final = 32
 """Buckets of time between purchases; the first says that there is none."""
 
 _BASE: Final = 10_000.0
+_DRAWN: Final = 2**22
 
 
 def time_buckets(days: Tensor) -> Tensor:
@@ -304,6 +305,15 @@ def weight_shapes(shape: TransformerShape) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in network.named_parameters()}
 
 
+def _normal(rng: np.random.Generator, scale: float, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """`rng.normal` in single precision; only pieces of a large table are ever in double."""
+    drawn = np.empty(math.prod(size), np.float32)
+    for start in range(0, len(drawn), _DRAWN):
+        piece = drawn[start : start + _DRAWN]
+        piece[:] = rng.normal(0.0, scale, len(piece))
+    return drawn.reshape(size)
+
+
 def initial_weights(
     shape: TransformerShape, *, seed: int, item_counts: NDArray[np.integer]
 ) -> Weights:
@@ -323,8 +333,9 @@ def initial_weights(
     weights: Weights = {}
     for name, size in shapes.items():
         if len(size) == 2 or name.endswith("filter"):
-            drawn = rng.normal(0.0, 0.02, size)
-        elif ("norm" in name and name.endswith(".weight")) or name.endswith("high"):
+            weights[name] = _normal(rng, 0.02, size)
+            continue
+        if ("norm" in name and name.endswith(".weight")) or name.endswith("high"):
             drawn = np.ones(size)
         else:
             drawn = np.zeros(size)

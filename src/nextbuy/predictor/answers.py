@@ -13,7 +13,7 @@ import polars as pl
 from nextbuy import columns
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Float32, Histories, Int32, Int64
-from nextbuy.models.protocol import FindsTopK, FittedModel, top_k
+from nextbuy.models.protocol import LARGE_CATALOG, FindsTopK, FittedModel, top_k
 from nextbuy.splitting.repeat import RepeatPolicy, apply_repeat_policy
 from nextbuy.splitting.rules import CatalogRules, Rules
 from nextbuy.timing.item_cadence import ItemCadence
@@ -48,8 +48,7 @@ class Moment:
         return self.assumed if self.told is None else self.told
 
 
-_LARGE: Final = 20_000
-"""From so many items on, models that can are asked for the best ones instead of for all."""
+_LARGE: Final = LARGE_CATALOG
 
 _MOST_USERS: Final = 1_024
 

@@ -34,7 +34,10 @@ HORIZONS: Final = (7, 14, 30)
 _TAUGHT_TARGETS, _SCORED_TARGETS = 15, 10
 """Of each kind, the most bought."""
 
-_MOST_USERS: Final = 3_000
+_MOST_USERS, _LEAST_USERS, _MOST_CELLS = 3_000, 300, 3 * 10**8
+"""Users of a period: a model of items is asked for a whole row of the catalog of each, so that a
+large catalog has fewer."""
+
 _MOST_USERS_IN_A_HURRY: Final = 500
 _DIGITS: Final = 5
 
@@ -122,7 +125,8 @@ def _study(
     bought = histories.lengths > 0
     bought[bought] = histories.times[histories.offsets[:-1][bought]] < start
     users = np.flatnonzero(bought)
-    most = _MOST_USERS_IN_A_HURRY if budget.is_limited else _MOST_USERS
+    most = min(_MOST_USERS, max(_LEAST_USERS, _MOST_CELLS // len(split.catalog)))
+    most = min(most, _MOST_USERS_IN_A_HURRY) if budget.is_limited else most
     if len(users) > most:
         users = users[np.linspace(0, len(users) - 1, most).astype(np.int64)]
     if not horizons or not len(users):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.sources import Source
@@ -15,7 +15,7 @@ from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.memory import MIB
 from nextbuy.metrics.ranking import Float64
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
-from nextbuy.models.protocol import FitOptions, FittedModel, Model
+from nextbuy.models.protocol import FitOptions, FittedModel, Model, RanksTargets
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.cadence_fit import FittedCadence, cadences_of
 from nextbuy.predictor.config import PredictorConfig
@@ -24,6 +24,13 @@ from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Cases, Split
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.timing.item_cadence import ItemCadence
+
+_MOST_CELLS: Final = 10**10
+_MOST_CELLS_OF_ROWS: Final = 10**9
+_FEWEST_CASES: Final = 1_000
+"""So many cases times items of the catalog are scored, evenly spread, but some cases in any case:
+10,000 of a million items, which leaves an error of half a point at most. Fewer where a model makes
+a row of all items for each, some tens of milliseconds at that size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -83,7 +90,8 @@ class Fitted:
         rows: Their scores.
         weights: Of the blend, or None.
         skipped: Models that there was no time or no memory for, with the reason.
-        scored_share: Share of the cases that were scored; below 1 under a time limit.
+        scored_share: Share of the cases that were scored; below 1 under a time limit or where the
+            catalog is large.
         refitted: Whether the members learnt from everything before the test.
         asked: What the best on validation said of it, before it learnt from that.
         cadence: Clocks of the items, learnt from what the members learnt from.
@@ -136,7 +144,7 @@ def fit_and_score(
     early, final = cadences_of(split, policy, budget, refitted=refitted)
     members, seconds, skipped = _fit_each(models, split, options)
     fitted: dict[str, FittedModel] = {**members}
-    share = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
+    share = _scored_share(fitted, split, budget)
     split = _thinned(split, budget, share)
     weights: BlendWeights | None = None
     if config.blend and len(members) > 1:
@@ -170,6 +178,16 @@ def _options(
         deadline=budget.fitted if budget.is_limited else None,
         memory_limit=None if config.memory_limit is None else int(config.memory_limit * MIB),
     )  # fmt: skip
+
+
+def _scored_share(fitted: Mapping[str, FittedModel], split: Split, budget: TimeBudget) -> float:
+    """Which share of the cases is scored, in (0, 1]: what time and the size of the catalog leave
+    room for."""
+    in_time = budget.share_of_cases(fitted, split.validation, split.test, split.catalog)
+    by_rows = not all(isinstance(model, RanksTargets) for model in fitted.values())
+    cells = _MOST_CELLS_OF_ROWS if by_rows else _MOST_CELLS
+    most = max(_FEWEST_CASES, cells // len(split.catalog))
+    return min(in_time, most / max(len(split.validation), len(split.test), most))
 
 
 def _thinned(split: Split, budget: TimeBudget, share: float) -> Split:

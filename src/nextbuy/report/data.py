@@ -67,7 +67,8 @@ def protocol(facts: Facts) -> list[Raw]:
         lines.insert(1, f"Warning: {told['warning']}")
     if facts.get("scored_share", 1.0) < 1:
         lines.append(
-            f"Because of the time limit {percent(facts['scored_share'])} of the cases were scored."
+            f"{percent(facts['scored_share'])} of the cases were scored, evenly spread: a time "
+            "limit or a large catalog leaves no room for more."
         )
     return [html.bullets(lines)]
 

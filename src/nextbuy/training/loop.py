@@ -33,6 +33,9 @@ from nextbuy.training.schedule import EarlyStopping, warm_up_then_cosine
 _IN_FLIGHT: Final = 4
 """Steps that a device may be behind: while it computes them the host makes the next ones ready."""
 
+_REST: Final = 9.0
+"""Training goes on for so many times as long as a checkpoint takes: large tables take long."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TrainingResult:
@@ -153,10 +156,12 @@ class _Run:
     clock: Clock
     facts: PurchaseFacts | None
     saved_at: float = 0.0
+    pause: float = 0.0
     batches_per_epoch: int = 0
 
     def __post_init__(self) -> None:
         self.batches_per_epoch = num_batches(self.windows, self.config.tokens)
+        self.pause = self.config.checkpoint_seconds
         self.saved_at = time.monotonic()
 
     def train_epoch(self, state: TrainingState, stop: StopRequest) -> TrainingState:
@@ -176,7 +181,7 @@ class _Run:
                     raise Interrupted(stop.signal_number, state.step)
                 if self.clock.is_over():
                     break
-                if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
+                if time.monotonic() - self.saved_at >= self.pause:
                     state = self._account(state, taken)
                     self.save(state)
         return self._account(state, taken)
@@ -280,6 +285,7 @@ class _Run:
         """Publish a checkpoint, if the run keeps any."""
         if self.checkpoints is None:
             return
+        started = time.monotonic()
         self.checkpoints.save(
             replace(
                 state,
@@ -289,3 +295,6 @@ class _Run:
             )
         )
         self.saved_at = time.monotonic()
+        if self.pause > 0:
+            taken = self.saved_at - started
+            self.pause = max(self.config.checkpoint_seconds, _REST * taken)

@@ -14,7 +14,7 @@ data say. Time and memory of a step are those of its rows, whatever the size of 
 Legend: V rows of a table, K rows that are touched, R width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +27,10 @@ from nextbuy.nn.placing import copied
 _BETA1: Final = 0.9
 _EPS: Final = 1e-8
 _PARTS: Final = ("exp_avg", "exp_avg_sq", "clock")
+_DTYPES: Final[dict[type[np.generic], torch.dtype]] = {
+    np.float32: torch.float32,
+    np.int32: torch.int32,
+}
 
 
 class RowAdam:
@@ -45,9 +49,9 @@ class RowAdam:
         self._beta2, self._weight_decay = beta2, weight_decay
         self._state = {
             name: {
-                "exp_avg": torch.zeros_like(table),
-                "exp_avg_sq": torch.zeros_like(table),
-                "clock": torch.zeros(len(table), dtype=torch.int32, device=table.device),
+                "exp_avg": _zeros(table.shape, np.float32, table.device),
+                "exp_avg_sq": _zeros(table.shape, np.float32, table.device),
+                "clock": _zeros(table.shape[:1], np.int32, table.device),
             }
             for name, table in self._tables.items()
         }
@@ -103,3 +107,10 @@ class RowAdam:
         for name, parts in self._state.items():
             for part, values in parts.items():
                 values.copy_(torch.from_numpy(np.array(state[f"{name}/{part}"])))
+
+
+def _zeros(shape: Sequence[int], dtype: type[np.generic], device: torch.device) -> Tensor:
+    """Zeros; on the CPU they take memory only where they are written to, unlike torch's own."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(tuple(shape), dtype))
+    return torch.zeros(tuple(shape), dtype=_DTYPES[dtype], device=device)

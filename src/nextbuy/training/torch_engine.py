@@ -79,7 +79,7 @@ def decided_precision(
 def network_of(
     shape: Shape, codes: NDArray[np.int64] | None = None
 ) -> LstmRnnNetwork | GruNetwork | TransformerNetwork:
-    """The network that has this shape, without weights.
+    """The network that has this shape; its weights have to be loaded.
 
     Args:
         shape: Sizes.
@@ -89,7 +89,11 @@ def network_of(
         return LstmRnnNetwork(shape)
     if isinstance(shape, GruShape):
         return GruNetwork(shape)
-    return TransformerNetwork(shape, None if codes is None else torch.from_numpy(codes))
+    with torch.device("meta"):  # torch would draw weights, which takes seconds for a large table
+        network = TransformerNetwork(shape)
+    network = network.to_empty(device=CPU)
+    network.embedding.see(None if codes is None else torch.from_numpy(codes))
+    return network
 
 
 def own_tensors(own: OwnItems, device: torch.device = CPU) -> OwnTensors:

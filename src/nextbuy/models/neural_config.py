@@ -1,0 +1,51 @@
+"""What every network can be told, and what a checkpoint of it must agree with."""
+
+import hashlib
+import importlib.metadata
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from nextbuy import __version__
+from nextbuy.data.histories import Histories, Int64
+from nextbuy.training.engine import EngineName, Shape, TrainingConfig
+
+
+class NeuralConfig(BaseModel):
+    """What every network can be told; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: EngineName = "torch"
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N; torch only")
+    temperature: float | None = Field(
+        default=None, gt=0, description="of the softmax over the catalog; validation chooses"
+    )
+    training: TrainingConfig = TrainingConfig()
+
+
+def identity(
+    config: NeuralConfig, shape: Shape, train: Histories, codes: Int64, seed: int
+) -> dict[str, Any]:
+    """What a checkpoint must agree with: everything that changes the resulting bytes."""
+    library = "torch" if config.engine == "torch" else "tensorflow-cpu"
+    chosen = config.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    return {
+        "nextbuy": __version__,
+        library: importlib.metadata.version(library),
+        "engine": config.engine,
+        "device": config.device,
+        **{f"training.{key}": value for key, value in chosen.items()},
+        **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
+        "seed": seed,
+        "data": _digest(train, codes, with_times=bool(getattr(shape, "knows_times", False))),
+    }
+
+
+def _digest(histories: Histories, codes: Int64, *, with_times: bool) -> str:
+    digest = hashlib.sha256()
+    times = (histories.times,) if with_times else ()
+    for array in (histories.items, histories.baskets, histories.offsets, codes, *times):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
