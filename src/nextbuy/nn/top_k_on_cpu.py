@@ -149,7 +149,10 @@ def _log_totals(scores_SM: Tensor, piece: int, highest: Tensor, sums: Tensor) ->
     if bool((highest_M.abs() <= _SMALL).all()):
         return sums.double().sum(0).log()
     highest_M = highest_M.clamp_min(torch.finfo(torch.float32).min)
-    above = [(part - highest_M).exp_().sum(0).double() for part in scores_SM.split(piece)]
+    above = [
+        (part - highest_M).exp_().sum(0).double()
+        for part in scores_SM.view(-1, piece, len(highest_M))
+    ]
     return torch.stack(above).sum(0).log() + highest_M
 
 

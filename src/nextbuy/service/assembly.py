@@ -7,7 +7,7 @@ from typing import Final
 
 from nextbuy.errors import ConfigError
 from nextbuy.service.api.parts import ServiceParts
-from nextbuy.service.application import create_app, rules_of
+from nextbuy.service.application import ShortWay, create_app, rules_of
 from nextbuy.service.config import ServiceSettings
 from nextbuy.service.guard.asgi import Application
 from nextbuy.service.guard.guard import Guard
@@ -57,7 +57,7 @@ def open_service(
     pages = Pages()
     app = create_app(parts, settings, more=page_routes(page, pages) if page else ())
     guard = Guard(
-        app,
+        ShortWay(app),
         rules=RouteTable(rules_of(app)),
         keys=keys,
         limits=settings.limits,
