@@ -1,9 +1,12 @@
 """The whole service from a folder and settings: store, live model, routes, guard."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
+
+import torch
 
 from nextbuy.errors import ConfigError
 from nextbuy.service.api.parts import ServiceParts
@@ -29,6 +32,18 @@ from nextbuy.service.store.protocol import StoredPurchase
 
 STORE_FILE: Final = "purchases.sqlite"
 _EXAMPLES: Final = 8
+_THREADS: Final = "OMP_NUM_THREADS"
+
+
+def compute_one_core_at_a_time() -> None:
+    """Let each operation of torch use one core, unless the environment says otherwise.
+
+    Threads that share an operation spin while they wait for each other, and where the event loop
+    has one of their cores they wait for that as well: two on two cores used twice the processor of
+    one and were no faster.
+    """
+    if _THREADS not in os.environ:
+        torch.set_num_threads(1)
 
 
 def open_service(
