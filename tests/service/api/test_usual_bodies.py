@@ -36,6 +36,9 @@ RICE = {"item_id": "rice", "timestamp": "2026-02-01T10:00:00.5+02:00"}
         body_of(TEA, TEA | {"timestamp": "2026-02-01T23:59:59.123456+05:30"}),
         body_of({"item_id": "tea"}, {"item_id": "rice", "platform": "Shop 1", "category": None}),
         body_of(TEA | {"basket_id": "b1"}, k=7, explain=True),
+        body_of(
+            TEA | {"timestamp": "9999-12-31T23:59:59Z"}, TEA | {"timestamp": "0001-01-01T00:00:00Z"}
+        ),
         json.dumps(
             {"histories": [{"user_id": "ann", "purchases": []}, {"purchases": [TEA]}]}, indent=1
         ).encode(),
@@ -53,6 +56,7 @@ odd = st.sampled_from([None, 0, 1, 1.5, True, [], {}, "tea", 2**63, 2**64])
 moments = st.sampled_from(
     [
         "2026-02-01T10:00:00Z", "2026-02-01T09:00:00.25-01:00", "2026-02-30T10:00:00Z",
+        "0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z",
         "20260201T100000.00Z", "2026-W05-1T10:00:00Z", "2026-02-01 10:00:00Z", "2026-02-01",
         "2026-02-01T24:00:00Z", "2026-02-01T10:00:60Z", "2026-02-01T10:00:00", "0001-01-01T00:00Z",
     ]
@@ -114,6 +118,8 @@ def test_a_byte_that_is_put_anywhere_changes_both_ways_alike(place, byte):
         b"",
         body_of(TEA, {"item_id": "rice"}),
         body_of(TEA | {"timestamp": None}, TEA),
+        body_of(TEA | {"timestamp": "0000-01-01T00:00:00Z"}),
+        body_of(TEA | {"timestamp": "2026-02-29T00:00:00Z"}),
         body_of(*[TEA] * 5),
         body_of(TEA, as_of="2026-02-01T10:00:00Z"),
     ],

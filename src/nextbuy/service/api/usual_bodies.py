@@ -7,11 +7,14 @@ else nothing is said, since the strict way finds the words. Whatever is accepted
 there, with the same meaning.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from nextbuy.service.api.values import USUAL_MOMENT
@@ -27,6 +30,12 @@ _OF_HISTORY: Final = frozenset({"user_id", "purchases"})
 _OF_PURCHASE: Final = frozenset({"item_id", "timestamp", "platform", "category", "basket_id"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+_IN_UTC: Final = re.compile(
+    r"(?:(?!0000)\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ)+", re.ASCII
+)
+_LENGTH: Final = len("2026-03-01T12:00:00Z")
+"""Moments that are written like this one after the other are read together."""
 
 _purchase: Final[Callable[[tuple[Any, ...]], LivePurchase]] = partial(tuple.__new__, LivePurchase)
 """As `LivePurchase._make`, which is written in Python."""
@@ -96,11 +105,7 @@ def _bought(
     rows = zip(
         users, items, moments, platforms, categories, nothing, nothing, baskets, strict=True
     )  # fmt: skip
-    return tuple(sorted(map(_purchase, rows), key=_moment_of))
-
-
-def _moment_of(purchase: LivePurchase) -> int:
-    return purchase.timestamp
+    return tuple(sorted(map(_purchase, rows), key=attrgetter("timestamp")))
 
 
 def _check_ids(texts: list[Any], limits: Limits) -> None:
@@ -118,6 +123,11 @@ def _moments(texts: Sequence[Any], now: int) -> Sequence[int]:
     if texts.count(None) == len(texts):
         return range(now - len(texts), now)
     try:
+        if set(map(len, texts)) == {_LENGTH} and _IN_UTC.fullmatch("".join(texts)):
+            moments: list[int] = (
+                np.array([text[:-1] for text in texts], "M8[us]").view("i8").tolist()
+            )
+            return moments
         _check(all(map(USUAL_MOMENT.fullmatch, texts)))
         return [(each - _EPOCH) // _MICROSECOND for each in map(datetime.fromisoformat, texts)]
     except (TypeError, ValueError):  # some are no texts; there is no such day
