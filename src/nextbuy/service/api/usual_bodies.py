@@ -69,8 +69,6 @@ def _check(is_usual: bool) -> None:
 def _questions(raw: bytes, limits: Limits, now: int) -> list[Question]:
     body = orjson.loads(raw)
     _check(type(body) is dict and body.keys() <= _OF_BODY)
-    # Without escapes, quotes stand around texts only: of a key that is there twice, one is missing.
-    _check(orjson.dumps(body).count(b'"') == raw.count(b'"'))
     k, explain, histories = body.get("k", 10), body.get("explain", False), body.get("histories")
     _check(type(k) is int and 1 <= k <= limits.k and type(explain) is bool)
     _check(type(histories) is list and 1 <= len(histories) <= limits.users)
@@ -81,6 +79,8 @@ def _questions(raw: bytes, limits: Limits, now: int) -> list[Question]:
         _check(type(purchases) is list and len(purchases) <= limits.history)
         bought = _bought(user_id, purchases, limits, now)
         questions.append(Question(user_id=user_id, history=bought, k=k, explain=explain))
+    # Without escapes, quotes stand around texts only: of a key that is there twice, one is missing.
+    _check(orjson.dumps(body).count(b'"') == raw.count(b'"'))
     return questions
 
 
