@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextbuy.nn import top_k
+from nextbuy.nn import top_k, top_k_on_cpu
 from nextbuy.nn.top_k import top_items, top_items_and_totals
 
 
@@ -19,6 +19,8 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
             patch.setattr(top_k, name, size)
+        for name, size in {"_MOST_STATES": 3, "_SLAB_SCORES": 60, "_PIECE_SCORES": 20}.items():
+            patch.setattr(top_k_on_cpu, name, size)
         yield
 
 
@@ -117,24 +119,42 @@ def test_a_table_of_16_bits_is_not_summed_in_16_bits():
     assert scores.tolist() == [[2049.0]]  # 16 bits have no 2049
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=200)
 @given(
     seed=st.integers(0, 9999), num_states=st.integers(0, 8), num_items=st.integers(1, 200),
-    scale=st.sampled_from([1.0, 60.0]), data=st.data(),
+    k=st.integers(1, 220), scale=st.sampled_from([1.0, 60.0]), with_bias=st.booleans(),
+    data=st.data(),
 )  # fmt: skip
 def test_totals_are_the_logs_of_sums_over_what_is_not_excluded(
-    seed, num_states, num_items, scale, data
+    seed, num_states, num_items, k, scale, with_bias, data
 ):
     states, table = scale * whole_numbers(seed, num_states, 5), whole_numbers(seed, num_items, 5)
+    bias = whole_numbers(seed + 2, num_items) if with_bias else None
     pair = st.tuples(st.integers(0, max(0, num_states - 1)), st.integers(0, num_items - 1))
     pairs = data.draw(st.lists(pair, max_size=60)) if num_states else []
     excluded = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)
     with small_blocks():
-        items, scores, totals = top_items_and_totals(states, table, 3, excluded=excluded)
-    whole = (states @ table.T).double()
+        items, scores, totals = top_items_and_totals(
+            states, table, k, bias_V=bias, excluded=excluded
+        )
+    whole = (states @ table.T + (0 if bias is None else bias)).double()
+    expected = by_sorting(whole, k, pairs)
     whole[excluded] = -torch.inf
     torch.testing.assert_close(totals, whole.logsumexp(1), rtol=1e-6, atol=1e-6)
-    assert_same((items, scores), by_sorting(states @ table.T, 3, pairs))
+    assert_same((items, scores), expected)
+
+
+@pytest.mark.parametrize("order", ["as drawn", "best last", "all equal"])
+@pytest.mark.parametrize(("num_states", "k"), [(2, 100), (40, 100), (200, 10), (3, 7000)])
+def test_slabs_of_the_usual_size_lose_nothing(order, num_states, k):
+    states, table = whole_numbers(0, num_states, 16, most=9), whole_numbers(1, 40_000, 16, most=9)
+    if order == "best last":
+        table = table[(table @ states[0]).argsort()]
+    elif order == "all equal":
+        states = torch.zeros_like(states)
+    items, scores, totals = top_items_and_totals(states, table, k)
+    assert_same((items, scores), by_sorting(states @ table.T, k))
+    torch.testing.assert_close(totals, (states @ table.T).double().logsumexp(1))
 
 
 def test_where_everything_is_excluded_the_total_is_that_of_nothing():

@@ -49,7 +49,7 @@ def answers(fitted, tmp_path_factory):
 
 async def _ask_all(folder, file, keys):
     app = open_service(folder, ServiceSettings(), KeyRing(file))
-    rules = rules_of(app._app._app)  # the door, the guard, the routes
+    rules = rules_of(app._app._app._app)  # the door, the guard, the short way, the routes
     found = []
     async with lifespan(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

@@ -78,8 +78,9 @@ def _serve(directory: Path, settings: "ServiceSettings", level: int) -> None:
     ring = KeyRing(settings.keys)
     listening = serving.listen(settings.host, settings.port, ring)
     write_json_lines(level, sys.stderr)
-    from nextbuy.service.assembly import open_service
+    from nextbuy.service.assembly import open_service, share_the_processor
 
+    share_the_processor()
     app = open_service(directory, settings, ring)
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     print_line(f"nextbuy serves {directory} at http://{name}:{listening.getsockname()[1]}")

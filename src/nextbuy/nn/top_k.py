@@ -19,6 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextbuy.nn.score_keys import NONE, in_rows, keys_of, read_keys
+from nextbuy.nn.top_k_on_cpu import bound_of_groups, keys_and_totals
+
 _MOST_STATES: Final = 512
 """States that are asked at once; more would need more memory and save nothing."""
 
@@ -36,9 +39,6 @@ _SHARED: Final = 2**22
 
 _SMALL: Final = 40.0
 """Exponentials of so high scores can be added up as they are: none is too large or too small."""
-
-_NONE: Final = torch.iinfo(torch.int64).min
-"""Less than the key of any score."""
 
 
 def top_items(
@@ -67,7 +67,7 @@ def top_items(
         Scores must not be `nan`.
     """
     seen = _Seen(adds_up=False)
-    return _read(_search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen))
+    return read_keys(_search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen))
 
 
 def top_items_and_totals(
@@ -84,9 +84,15 @@ def top_items_and_totals(
         Items and scores as `top_items` has them, and the log of the sum of the exponentials of all
         scores that are not excluded, [M], double precision; -inf where all are.
     """
+    if states_MD.device.type == "cpu" and table_VD.dtype == torch.float32 and len(states_MD) > 1:
+        pairs = _by_item(excluded, states_MD.device)
+        keys, log_totals = keys_and_totals(
+            states_MD, table_VD, min(k, len(table_VD)), bias_V, pairs
+        )
+        return *read_keys(keys), log_totals
     seen = _Seen()
     keys = _search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen)
-    items, scores = _read(keys)
+    items, scores = read_keys(keys)
     return items, scores, torch.cat(seen.log_totals)
 
 
@@ -133,7 +139,7 @@ def top_items_totals_and_places(
     """
     seen = _Seen(marks=marks)
     keys = _search(states_MD, table_VD, k, bias_V=bias_V, excluded=excluded, seen=seen)
-    items, scores = _read(keys)
+    items, scores = read_keys(keys)
     return items, scores, torch.cat(seen.log_totals), torch.cat(seen.places)
 
 
@@ -159,9 +165,7 @@ def _search(
     """Keys of the best items, [M, k]; the rest is taken down in `seen`."""
     k = min(k, len(table_VD))
     nothing = torch.empty(0, dtype=torch.int64, device=states_MD.device)
-    owners_P, items_P = (nothing, nothing) if excluded is None else excluded
-    by_item = items_P.argsort()
-    owners_P, items_P = owners_P[by_item], items_P[by_item]
+    owners_P, items_P = _by_item(excluded, states_MD.device)
     found = [nothing.view(0, 1).expand(0, k)]
     seen.log_totals.append(nothing.double())
     seen.places.append(nothing)
@@ -180,6 +184,16 @@ def _search(
             blocks = _adding_up(blocks, log_total_M)
         found.append(_best_keys(blocks, len(part), k, states_MD.device))
     return torch.cat(found)
+
+
+def _by_item(excluded: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The pairs in the order of their items."""
+    if excluded is None:
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        return nothing, nothing
+    owners_P, items_P = excluded
+    by_item = items_P.argsort()
+    return owners_P[by_item], items_P[by_item]
 
 
 _Block = tuple[int, Tensor, Tensor]
@@ -246,21 +260,21 @@ def _adding_up(blocks: Iterator[_Block], log_total_M: Tensor) -> Iterator[_Block
 def _best_keys(blocks: Iterator[_Block], num_states: int, k: int, device: torch.device) -> Tensor:
     """Keys of the best items of all blocks, [M, k], best first."""
     bound_M = torch.full((num_states,), -torch.inf, device=device)
-    pool = [torch.full((num_states, k), _NONE, device=device)]
+    pool = [torch.full((num_states, k), NONE, device=device)]
     for start, scores_MGX, highest_MX in blocks:
         passes_MX = highest_MX > bound_M[:, None]
         if int(passes_MX.sum()) > 2 * k * num_states:
-            bound_M = torch.maximum(bound_M, _bound_of_groups(highest_MX, k))
+            bound_M = torch.maximum(bound_M, bound_of_groups(highest_MX, k))
             passes_MX = highest_MX > bound_M[:, None]
         owners, groups = passes_MX.nonzero(as_tuple=True)
         candidates = scores_MGX[owners, :, groups]
         rows, members = (candidates > bound_M[owners, None]).nonzero(as_tuple=True)
         items_N = start + members * highest_MX.shape[1] + groups[rows]
-        keys_N = _keys(candidates[rows, members], items_N)
-        pool.append(_in_rows(keys_N, owners[rows], num_states))
+        keys_N = keys_of(candidates[rows, members], items_N)
+        pool.append(in_rows(keys_N, owners[rows], num_states))
         if sum(keys.shape[1] for keys in pool) > 2 * k:
             pool = [torch.cat(pool, dim=1).topk(k).values]
-            bound_M = torch.maximum(bound_M, _read(pool[0][:, -1])[1])
+            bound_M = torch.maximum(bound_M, read_keys(pool[0][:, -1])[1])
     return torch.cat(pool, dim=1).topk(k).values
 
 
@@ -336,40 +350,3 @@ def _write_product(
     edges = [B * part // num_threads for part in range(num_threads + 1)]
     with ThreadPoolExecutor(num_threads) as pool:  # NumPy lets go of the interpreter's lock
         list(pool.map(write, edges[:-1], edges[1:]))
-
-
-def _bound_of_groups(highest_MX: Tensor, k: int) -> Tensor:
-    """Just below what the k-th best score is at least: k groups have a score as high as this."""
-    if highest_MX.shape[1] < k:
-        return torch.full_like(highest_MX[:, 0], -torch.inf)
-    kth_M = highest_MX.topk(k, sorted=False).values.amin(1)
-    return torch.nextafter(kth_M, torch.full_like(kth_M, -torch.inf))
-
-
-def _in_rows(keys_N: Tensor, owners_N: Tensor, num_owners: int) -> Tensor:
-    """A row of keys for each owner, as long as the longest; `owners_N` ascend."""
-    counts_M = torch.bincount(owners_N, minlength=num_owners)
-    firsts_M = counts_M.cumsum(0) - counts_M
-    places_N = torch.arange(len(owners_N), device=owners_N.device) - firsts_M[owners_N]
-    rows_MW = keys_N.new_full((num_owners, int(counts_M.max())), _NONE)
-    rows_MW[owners_N, places_N] = keys_N
-    return rows_MW
-
-
-def _keys(scores_N: Tensor, items_N: Tensor) -> Tensor:
-    """Integers in the order of the scores and, of equal scores, against that of the items."""
-    bits_N = (scores_N + 0.0).view(torch.int32).to(torch.int64)  # -0 becomes 0
-    return _ordered(bits_N) * 2**32 + (2**32 - 1 - items_N)
-
-
-def _read(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Items and scores of keys; -1 and -inf of `_NONE`."""
-    items = 2**32 - 1 - (keys & (2**32 - 1))
-    scores = _ordered(keys >> 32).to(torch.int32).view(torch.float32)
-    is_there = keys != _NONE
-    return torch.where(is_there, items, -1), torch.where(is_there, scores, -torch.inf)
-
-
-def _ordered(bits: Tensor) -> Tensor:
-    """The bits of floats as integers of the same order, and back: negative ones turn around."""
-    return torch.where(bits < 0, bits ^ (2**31 - 1), bits)

@@ -247,7 +247,8 @@ class TransformerNetwork(CatalogNetwork):
         x_BLD = drop(self.norm_first(x_BLD), self.shape.dropout, dropout)
         # The purchase before position l is of the basket of position l - 1.
         baskets_BL = asked.marks.cumsum(1) - asked.marks
-        turns = turns_of(baskets_BL, self.shape.width // self.shape.heads)
+        places_L = torch.arange(baskets_BL.shape[1], device=baskets_BL.device)
+        turns = turns_of(places_L[None], self.shape.width // self.shape.heads)[0][baskets_BL]
         learns = dropout is not None or torch.is_grad_enabled()
         places = None if learns else _one_a_row(asked)
         for block in self.blocks if places is None else self.blocks[:-1]:

@@ -1,13 +1,17 @@
 """The whole service from a folder and settings: store, live model, routes, guard."""
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from nextbuy.errors import ConfigError
 from nextbuy.service.api.parts import ServiceParts
-from nextbuy.service.application import create_app, rules_of
+from nextbuy.service.application import ShortWay, create_app, rules_of
 from nextbuy.service.config import ServiceSettings
 from nextbuy.service.guard.asgi import Application
 from nextbuy.service.guard.guard import Guard
@@ -29,6 +33,22 @@ from nextbuy.service.store.protocol import StoredPurchase
 
 STORE_FILE: Final = "purchases.sqlite"
 _EXAMPLES: Final = 8
+_THREADS: Final = "OMP_NUM_THREADS"
+_SWITCH_SECONDS: Final = 0.0005
+
+
+def share_the_processor() -> None:
+    """Settings of this process for an event loop and a model that compute at the same time.
+
+    Each operation of torch uses one core, unless the environment says otherwise. Threads that share
+    an operation spin while they wait for each other, and where the event loop has one of their
+    cores they wait for that as well: two on two cores used twice the processor of one and were no
+    faster. The interpreter changes threads more often than it does by itself: the model gives its
+    lock away at each operation, and would get it back from a busy loop only after 5 ms.
+    """
+    if _THREADS not in os.environ:
+        torch.set_num_threads(1)
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def open_service(
@@ -57,7 +77,7 @@ def open_service(
     pages = Pages()
     app = create_app(parts, settings, more=page_routes(page, pages) if page else ())
     guard = Guard(
-        app,
+        ShortWay(app),
         rules=RouteTable(rules_of(app)),
         keys=keys,
         limits=settings.limits,

@@ -1,6 +1,7 @@
 """Questions: what comes next, when, and for how much."""
 
 import math
+from collections.abc import Awaitable
 
 from starlette.responses import Response
 
@@ -8,6 +9,7 @@ from nextbuy.service.api.answers import Forecast, Predicted
 from nextbuy.service.api.bodies import ForecastBody, HistoryBody, PredictBody
 from nextbuy.service.api.parts import ServiceParts
 from nextbuy.service.api.routing import StrictRoute, json_response
+from nextbuy.service.api.usual_bodies import usual_questions
 from nextbuy.service.config import Limits
 from nextbuy.service.guard.scopes import Rule
 from nextbuy.service.live.protocol import Question
@@ -30,6 +32,7 @@ class PredictRoutes:
                 limits=self._limits,
                 summary="The most probable next purchases of users or histories",
                 answers={200: Predicted},
+                usual=self._usual,
             ),
             StrictRoute(
                 Rule(method="POST", path="/v1/forecast", scope="read"),
@@ -42,20 +45,9 @@ class PredictRoutes:
 
     async def predict(self, body: PredictBody) -> Response:
         """Answers in the order of the questions."""
-        count = len(body.users or body.histories or ())
-        if count * body.k > self._limits.offers:
-            raise ProblemError(
-                422, f"{count} questions of {body.k} offers are more than {self._limits.offers}; "
-                "ask in several requests.",
-            )  # fmt: skip
-        answers = await self._parts.live.predict(self._questions(body))
-        for answer in answers:
-            if not all(math.isfinite(offer.probability) for offer in answer.offers):
-                raise ArithmeticError("a probability is not finite")
-        self._parts.metrics.predicted(len(answers))
-        if body.users is not None:
-            self._parts.on_answered(answers)
-        return json_response({"answers": answers})
+        return await self._answered(
+            questions_of(body, self._parts.now()), by_id=body.users is not None
+        )
 
     def forecast(self, body: ForecastBody) -> Response:
         """One row a user, in the order asked; what is not known is null."""
@@ -64,22 +56,43 @@ class PredictRoutes:
         )
         return json_response({"version": version, "rows": table.to_dicts()})
 
-    def _questions(self, body: PredictBody) -> list[Question]:
-        rules = None if body.rules is None else body.rules.rules()
-        if body.users is not None:
-            return [
-                Question(
-                    user_id=user, k=body.k, as_of=body.as_of, rules=rules, explain=body.explain
-                )
-                for user in body.users
-            ]
+    def _usual(self, raw: bytes) -> Awaitable[Response] | None:
+        questions = usual_questions(raw, self._limits, self._parts.now())
+        return None if questions is None else self._answered(questions, by_id=False)
+
+    async def _answered(self, questions: list[Question], *, by_id: bool) -> Response:
+        """Questions of as many offers each, none of them empty."""
+        count, k = len(questions), questions[0].k
+        if count * k > self._limits.offers:
+            raise ProblemError(
+                422, f"{count} questions of {k} offers are more than {self._limits.offers}; "
+                "ask in several requests.",
+            )  # fmt: skip
+        answers = await self._parts.live.predict(questions)
+        for answer in answers:
+            if not all(math.isfinite(offer.probability) for offer in answer.offers):
+                raise ArithmeticError("a probability is not finite")
+        self._parts.metrics.predicted(count)
+        if by_id:
+            self._parts.on_answered(answers)
+        return json_response({"answers": answers})
+
+
+def questions_of(body: PredictBody, now: int) -> list[Question]:
+    """What a body asks, `now` being UTC microseconds."""
+    rules = None if body.rules is None else body.rules.rules()
+    if body.users is not None:
         return [
-            Question(
-                user_id=one.user_id, history=_history(one, self._parts.now()), k=body.k,
-                as_of=body.as_of, rules=rules, explain=body.explain,
-            )
-            for one in body.histories or ()
-        ]  # fmt: skip
+            Question(user_id=user, k=body.k, as_of=body.as_of, rules=rules, explain=body.explain)
+            for user in body.users
+        ]
+    return [
+        Question(
+            user_id=one.user_id, history=_history(one, now), k=body.k,
+            as_of=body.as_of, rules=rules, explain=body.explain,
+        )
+        for one in body.histories or ()
+    ]  # fmt: skip
 
 
 def _history(asked: HistoryBody, now: int) -> tuple[LivePurchase, ...]:

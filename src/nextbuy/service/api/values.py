@@ -34,7 +34,7 @@ _RFC_3339: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,12}))?(?:[Zz]|([+-])(\d\d):(\d\d))",
     re.ASCII,
 )
-_USUAL: Final = re.compile(
+USUAL_MOMENT: Final = re.compile(
     r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:[0-5]\d(?:\.\d{3}(?:\d{3})?)?"
     r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
@@ -121,7 +121,7 @@ def microseconds_of_text(text: str) -> int:
     Raises:
         ValueError: If it is none.
     """
-    if _USUAL.fullmatch(text) is not None:
+    if USUAL_MOMENT.fullmatch(text) is not None:
         try:
             return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
         except ValueError:

@@ -7,6 +7,7 @@ point there. The first shows in `Origin` and `Sec-Fetch-Site`, the second in `Ho
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from nextbuy.errors import ConfigError
@@ -19,6 +20,7 @@ _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound t
 _FOREIGN_SITES: Final = (b"cross-site", b"same-site")
 
 
+@lru_cache(maxsize=1_024)
 def is_loopback(address: str) -> bool:
     """Whether an address, or `localhost`, is this machine itself."""
     if address == "localhost":

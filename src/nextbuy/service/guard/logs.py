@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import orjson
+
 from nextbuy.errors import DamagedError, ServiceError
 from nextbuy.service.guard.visit import Visit
 
@@ -41,7 +43,7 @@ class RequestLog:
             "key": visit.key.name if visit.key else None,
         }
         # A record of our own: `log` would look up the caller's line, which costs more.
-        record = logging.LogRecord(_log.name, level, __file__, 0, "request", None, None)
+        record = logging.LogRecord(_log.name, level, "", 0, "request", None, None)
         record.told = told
         _log.handle(record)
 
@@ -63,8 +65,12 @@ class JsonLines(logging.Formatter):
             line |= told
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = story_of(record.exc_info[1])
+        try:
+            text = orjson.dumps(line).decode("ascii")
+        except (orjson.JSONEncodeError, UnicodeDecodeError):  # half a character, or another letter
+            text = json.dumps(line, ensure_ascii=True)
         # DEL is the one control character that JSON leaves as it is.
-        return json.dumps(line, ensure_ascii=True).replace("\x7f", "\\u007f")
+        return text.replace("\x7f", "\\u007f")
 
 
 def story_of(error: BaseException) -> str:

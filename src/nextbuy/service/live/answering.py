@@ -81,7 +81,8 @@ def _answers(
         cadence=loaded.predictor.cadence,
     )
     model: FittedModel = loaded.model
-    if isinstance(model, SearchesApart):
+    may_ask_again = any(each.question.history is None for each in asked)
+    if isinstance(model, SearchesApart) and may_ask_again:
         model = Remembering(model, [each.history for each in asked])
     start = 0
     for some, here, items, values in found_offers(

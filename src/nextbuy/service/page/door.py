@@ -23,6 +23,7 @@ from nextbuy.service.page.sessions import COOKIE, TOKEN_HEADER, Session, Session
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _OPEN: Final = frozenset({"/page/sign-in", "/page/sign-out"})
+_FOR_PROGRAMS: Final = "/v1/"
 _PROBLEM: Final = "application/problem+json"
 
 
@@ -51,7 +52,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _is_of_a_program(scope):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -145,6 +146,12 @@ def _cookie(headers: Headers) -> str | None:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE)
 
 
+def _is_of_a_program(scope: Scope) -> bool:
+    """Whether there is no session to be looked for, and nobody who looks at the answer."""
+    is_for_programs: bool = scope["path"].startswith(_FOR_PROGRAMS)
+    return is_for_programs and all(name != b"cookie" for name, _ in scope["headers"])
+
+
 def _changes(scope: Scope) -> bool:
     return scope["method"] not in _SAFE and scope["path"] not in _OPEN
 
@@ -158,5 +165,5 @@ def _with_key(scope: Scope, session: Session[SignedIn]) -> Scope:
 
 def _is_navigation(scope: Scope, headers: Headers) -> bool:
     """Whether a person looks at what comes back."""
-    is_for_programs = scope["path"].startswith("/v1/")
+    is_for_programs = scope["path"].startswith(_FOR_PROGRAMS)
     return "text/html" in headers.get("accept", "") and not is_for_programs
