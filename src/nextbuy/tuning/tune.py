@@ -10,7 +10,6 @@ from typing import Any, Final
 from optuna.trial import FrozenTrial
 
 from nextbuy import storage
-from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.options import ReadOptions
 from nextbuy.evaluation.comparison import compare
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
@@ -96,7 +95,7 @@ def tune(
     limit = float("inf") if config.time_limit is None else config.time_limit
     with run_lock(out):
         identity = {
-            "data": fingerprint(source.purchases),
+            "data": source.fingerprint(),
             "split": split.name,
             **config.model_dump(include=_OF_A_STUDY),
             "space": {path: str(part) for path, part in parts.items()},

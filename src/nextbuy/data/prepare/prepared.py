@@ -51,6 +51,12 @@ class Prepared:
         """What an item is."""
         return self.encoded.catalog.level
 
+    @property
+    def read_facts(self) -> dict[str, Any]:
+        """The options that the log was read with, as JSON; not its limits."""
+        told = self.facts["asked"].items()
+        return {k.removeprefix("read."): value for k, value in told if k.startswith("read.")}
+
     def at_level(self, level: Level) -> Encoded:
         """Catalog and histories, if this is the level that they were prepared for.
 

@@ -1,5 +1,6 @@
 """From a log of any size to histories in files: a forecast, one pass, buckets, one order."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -238,3 +239,9 @@ def facts_as_json(prepared: Prepared) -> dict[str, Any]:
     """What a person or program wants to know of a prepared log."""
     facts = {name: prepared.facts[name] for name in _TOLD}
     return {"folder": str(prepared.folder), "items": len(prepared.encoded.catalog), **facts}
+
+
+def write_prepared_rejects(prepared: Prepared, path: Path) -> None:
+    """Copy the rejected rows, as `write_rejects` writes those of a log in memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(prepared.folder / REJECTS, path)

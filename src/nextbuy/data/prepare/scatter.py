@@ -40,6 +40,7 @@ _AT_ONCE: Final = 2
 
 _COUNTED: Final = re.compile(r"(\d+) (.*)", re.DOTALL)
 _ORDER: Final = "time is only an order"
+_ENDS: Final = "time is only an order: its numbers end at "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +263,7 @@ class _Account:
         self._guesses: dict[str, int] = {}
         self._first: dict[str, Any] | None = None
         self._columns: list[str] = []
+        self._end = -1.0
 
     def add(self, facts: dict[str, Any]) -> None:
         """Take in one batch.
@@ -278,6 +280,9 @@ class _Account:
         self._rejected += facts["rejected"]
         self.place = Place(**facts["end"])
         for guess in facts["guesses"]:
+            if guess.startswith(_ENDS):
+                self._end = max(self._end, float(guess.removeprefix(_ENDS)))
+                continue
             counted = _COUNTED.fullmatch(guess)
             text, count = (counted[2], int(counted[1])) if counted else (guess, 0)
             self._guesses[text] = self._guesses.get(text, 0) + count
@@ -301,11 +306,12 @@ class _Account:
     def summary(self) -> Scattered:
         """Everything together."""
         facts = self._first or {"time_kind": "dates", "has_times": True}
+        ends = (f"{_ENDS}{self._end:g}",) if self._end >= 0 else ()
         return Scattered(
             num_batches=self.batches, rows_in=self._rows_in, rejected=self._rejected,
             columns=tuple(self._columns), time_kind=facts["time_kind"],
             has_times=facts["has_times"],
-            guesses=tuple(f"{n} {text}" if n else text for text, n in self._guesses.items()),
+            guesses=tuple(f"{n} {text}" if n else text for text, n in self._guesses.items()) + ends,
         )  # fmt: skip
 
 
