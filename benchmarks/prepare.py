@@ -7,14 +7,17 @@ For each number of rows: a synthetic log is written as Parquet, a million rows a
 items skewed, prices of items, two platforms, three years; a user per 60 rows, 100,000 items), and
 prepared by `nextbuy prepare` in a process of its own. Then a second process maps the histories and
 trains `lstm-rnn` on them for a few steps. Prints one JSON line a number of rows: rows per second,
-peak resident memory, peak anonymous memory (what cannot be given back to the disk), and seconds to
-the first step. Needs about 150 bytes of disk a row for a while, in DIR (a folder for temporary
+and per second of processor (which tells more where others use the machine), peak resident memory,
+peak anonymous memory (what cannot be given back to the disk), and seconds to the first step. Needs about 150 bytes of disk a row for a while, in DIR (a folder for temporary
 files); everything is removed at the end.
 """
 
 import argparse
 import contextlib
 import json
+import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,13 +37,13 @@ _ROWS_PER_FILE = 20_000_000
 
 
 def write_log(folder: Path, num_rows: int, seed: int = 0) -> None:
-    """A log in files of 20 million rows, in the order of time."""
+    """A log in files of 20 million rows, a million after the other in the order of time."""
     num_users = max(1, num_rows // _ROWS_PER_USER)
     rng = np.random.default_rng(seed)
     prices = np.round(np.exp(rng.normal(3.0, 1.0, _NUM_ITEMS)), 2)
     items = pl.Series([f"SKU{i:06d}" for i in rng.permutation(_NUM_ITEMS)])
     popularity = 1.0 / np.arange(1, _NUM_ITEMS + 1) ** 0.8
-    popularity = np.cumsum(popularity / popularity.sum())
+    drawn = rng.choice(_NUM_ITEMS, 1 << 22, p=popularity / popularity.sum())
     start, span = 1_640_995_200, 3 * 365 * 86_400
     folder.mkdir()
     writer: pq.ParquetWriter | None = None
@@ -48,8 +51,8 @@ def write_log(folder: Path, num_rows: int, seed: int = 0) -> None:
         size = min(_CHUNK, num_rows - first)
         # The square root thins out low numbers: some users buy much more than others.
         user = (num_users * np.sqrt(rng.random(size)) * rng.random(size) ** 0.3).astype(np.int64)
-        item = np.searchsorted(popularity, rng.random(size))
-        seconds = start + np.sort((first + size * rng.random(size)) / num_rows * span)
+        item = drawn[rng.integers(0, len(drawn), size)]
+        seconds = start + (first + size * rng.random(size)) / num_rows * span
         price = prices[item] * rng.choice([1.0, 0.9, 0.8], size, p=[0.8, 0.15, 0.05])
         table = pl.DataFrame(
             {
@@ -58,7 +61,7 @@ def write_log(folder: Path, num_rows: int, seed: int = 0) -> None:
                 "timestamp": pl.Series(seconds.astype(np.int64) * 1_000_000).cast(
                     pl.Datetime("us", "UTC")
                 ),
-                "platform": pl.Series(["web", "app"]).gather(rng.integers(0, 2, size)),
+                "platform": pl.Series(["web", "app"]).gather(item % 2),
                 "category": pl.Series([f"c{i}" for i in range(300)]).gather(item % 300),
                 "price": np.round(price, 2),
                 "quantity": rng.integers(1, 4, size).astype(np.float64),
@@ -113,17 +116,23 @@ class Enough(Exception):  # noqa: N818  (not an error)
     """So many steps are enough."""
 
 
-def run_watched(command: list[str]) -> tuple[str, float, dict[str, float]]:
-    """What a command prints, its seconds and its memory."""
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def run_watched(command: list[str]) -> tuple[str, str, dict[str, float]]:
+    """What a command prints on its two channels, and its seconds and memory."""
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watch = Watch(process.pid)
-    printed, _ = process.communicate()
-    seconds = time.monotonic() - started
-    memory = watch.stop()
+    printed, said = process.communicate()
+    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = {
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(
+            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
+        ),
+        **watch.stop(),
+    }
     if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return printed, seconds, memory
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
+    return printed, said, took
 
 
 def first_steps(folder: Path, steps: int) -> None:
@@ -139,10 +148,10 @@ def first_steps(folder: Path, steps: int) -> None:
 
     class Steps(SilentProgress):
         def __init__(self) -> None:
-            self.name, self.total, self.at = "", 0, []
+            self.name, self.total, self.cpu, self.at = "", 0, 0.0, []
 
         def start(self, name: str, total: int, done: int = 0) -> None:  # noqa: ARG002
-            self.name, self.total = name, total
+            self.name, self.total, self.cpu = name, total, time.process_time()
 
         def advance(self, units: int, facts: dict[str, float]) -> None:  # noqa: ARG002
             if self.name == "train":
@@ -167,6 +176,7 @@ def first_steps(folder: Path, steps: int) -> None:
                 "import_seconds": round(imported - started, 2),
                 "map_seconds": round(mapped - imported, 2),
                 "first_step_seconds": round(watched.at[0] - mapped, 2),
+                "until_training_cpu_seconds": round(watched.cpu, 2),
                 "steps_an_epoch": watched.total,
                 "seconds_a_step": round(float(np.median(between)), 4),
             }
@@ -181,16 +191,19 @@ def measure(rows: int, folder: Path, memory_limit: str) -> dict[str, object]:
     size = sum(path.stat().st_size for path in log.iterdir())
     command = [sys.executable, "-m", "nextbuy", "prepare", str(log), "--out", str(out),
                "--memory-limit", memory_limit, "--json"]  # fmt: skip
-    printed, seconds, memory = run_watched(command)
+    load = os.getloadavg()[0]
+    printed, said, took = run_watched(command)
     facts = json.loads(printed)
-    steps, _, step_memory = run_watched([sys.executable, __file__, "--steps-of", str(out)])
+    stages = re.findall(r"(\w+): 100 % after ([\d.]+) s", said)
+    steps, _, training = run_watched([sys.executable, __file__, "--steps-of", str(out)])
     return {
         "rows": rows, "users": facts["users"], "items": facts["items"],
-        "source_gib": round(size / 2**30, 2), "seconds": round(seconds, 1),
-        "rows_per_second": round(rows / seconds), **memory,
+        "source_gib": round(size / 2**30, 2),
+        "rows_per_second": round(rows / took["seconds"]),
+        "rows_per_cpu_second": round(rows / took["cpu_seconds"]), **took,
         "forecast_gib": round(facts["forecast"]["memory_bytes"] / 2**30, 2),
-        "phases": facts.get("seconds"),
-        "training": {**json.loads(steps), **step_memory},
+        "stages": {name: float(seconds) for name, seconds in stages},
+        "training": {**json.loads(steps), **training}, "load_before": round(load, 1),
     }  # fmt: skip
 
 
@@ -202,7 +215,7 @@ def main() -> None:
     parser.add_argument("--steps-of", type=Path, default=None, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.steps_of is not None:
-        first_steps(asked.steps_of, steps=20)
+        first_steps(asked.steps_of, steps=3)
         return
     for rows in asked.rows:
         folder = Path(tempfile.mkdtemp(prefix="nextbuy-prepare-", dir=asked.folder))
