@@ -8,8 +8,9 @@ items skewed, prices of items, two platforms, three years; a user per 60 rows, 1
 prepared by `nextbuy prepare` in a process of its own. Then a second process maps the histories and
 trains `lstm-rnn` on them for a few steps. Prints one JSON line a number of rows: rows per second,
 and per second of processor (which tells more where others use the machine), peak resident memory,
-peak anonymous memory (what cannot be given back to the disk), and seconds to the first step. Needs about 150 bytes of disk a row for a while, in DIR (a folder for temporary
-files); everything is removed at the end.
+peak anonymous memory (what cannot be given back to the disk), and seconds to the first step. Needs
+about 150 bytes of disk a row for a while, in DIR (a folder for temporary files); everything is
+removed at the end.
 """
 
 import argparse
