@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from nextbuy.data.encoding import encode
 from nextbuy.data.prepare import gather
+from nextbuy.data.prepare.journal import Pieces
 from nextbuy.data.prepare.prepared import Prepared
 from nextbuy.data.prepare.preparing import forecast, prepare
 from nextbuy.data.prepare.survey import PrepareConfig, parse_bytes
@@ -179,8 +181,8 @@ def a_log(folder, num_rows=3000):
 @pytest.mark.parametrize(
     ("moment", "left"),
     [
-        ("before_batches:4", {"batches": 3}),
-        ("after_batches:2", {"batches": 2}),
+        ("before_batches:4", {"batches": 2}),
+        ("after_batches:2", {"batches": 1}),
         ("before_buckets:3", {"batches": 6}),
         ("after_stretch:1", {"batches": 6, "buckets": 5}),
     ],
@@ -201,9 +203,9 @@ def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path, mom
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
     for kind, least in left.items():
-        finished = sorted((killed / "work" / kind).glob("0*"))
-        assert len(finished) >= least
-        (finished[0] / "mark").touch()  # would not be there if the piece were done again
+        pieces = Pieces(killed / "work" / kind)
+        assert pieces.count() >= least
+        (pieces.path(0) / "mark").touch()  # would not be there if the piece were done again
     marks = list((killed / "work").rglob("mark"))
     seen = []
 
@@ -226,6 +228,18 @@ def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path, mom
     assert seen[0][1] >= 500 * left["batches"]
     prepare(source, tmp_path / "whole", config)
     assert files_of(killed) == files_of(tmp_path / "whole")
+
+
+def test_a_batch_that_was_finished_after_one_that_was_not_is_read_again(tmp_path):
+    source, config = a_log(tmp_path), PrepareConfig(buckets=5, batch_rows=500)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nextbuy.data.prepare.preparing.encode_buckets", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare(source, tmp_path / "out", config)
+    shutil.rmtree(tmp_path / "out" / "work" / "batches" / "000002")
+    prepare(source, tmp_path / "out", config)
+    prepare(source, tmp_path / "whole", config)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 def test_another_command_does_not_go_on_in_the_same_folder(tmp_path):

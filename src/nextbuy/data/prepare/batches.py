@@ -143,7 +143,8 @@ def _delimited_batches(
         form, guesses = _form(path, file.read(_HEAD_BYTES), options)
         byte, line = start.byte, start.line
         if byte == 0:
-            byte = _begin_of_records(form, file.seek(0) or file.read(_HEAD_BYTES))
+            file.seek(0)
+            byte = _begin_of_records(form, file.read(3))
             line = form.first_line
         while byte < size:
             file.seek(byte)

@@ -37,7 +37,8 @@ class Book:
         indices = encoded.indices
         if indices.null_count:
             indices = pc.fill_null(indices, MISSING)
-        return places[indices.to_numpy()]
+        found: Int32 = places[indices.to_numpy()]
+        return found
 
     def add(self, ids: list[str]) -> None:
         """Write down ids that are new, in their order."""

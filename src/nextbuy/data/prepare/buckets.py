@@ -91,8 +91,9 @@ class Entries:
 
     def of_rows(self, frame: pl.DataFrame) -> Int32:
         """The entry of each row, `MISSING` where it has no value at the level."""
-        things = self.ranks[LEVEL_COLUMNS[self.level]][frame[LEVEL_COLUMNS[self.level]].to_numpy()]
-        if self.keys is None:
+        column = LEVEL_COLUMNS[self.level]
+        things: Int32 = self.ranks[column][frame[column].to_numpy()]
+        if self.keys is None or not len(self.keys):
             return things
         platforms = self.ranks[columns.PLATFORM][frame[columns.PLATFORM].to_numpy()]
         wanted = things.astype(np.int64) * self.width + platforms + 1

@@ -25,16 +25,13 @@ from nextbuy.threads import in_threads
 _STRETCH: Final = 1 << 22
 """Purchases of a stretch, about."""
 
-_TYPES: Final = {
+_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "items": np.dtype(np.int32),
     "times": np.dtype(np.int64),
     "baskets": np.dtype(np.int32),
     "prices": np.dtype(np.float32),
     "quantities": np.dtype(np.float32),
 }
-_REQUIRED: Final = ("items", "times", "baskets")
-_HEADER: Final = 128
-"""Bytes before the numbers of a .npy file, as NumPy pads them for any array of less than 2^60."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -185,14 +182,12 @@ def _opened(path: Path, kind: np.dtype[Any], total: int, rows: int) -> Any:
             header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False,
                       "shape": (total,)}  # fmt: skip
             np.lib.format.write_array_header_1_0(file, header)
-    file = path.open("r+b")
-    with path.open("rb") as head:
-        np.lib.format.read_magic(head)
-        np.lib.format.read_array_header_1_0(head)
-        begin = head.tell()
-    file.truncate(begin + rows * kind.itemsize)
-    file.seek(0, os.SEEK_END)
-    return file
+    there = path.open("r+b")
+    np.lib.format.read_magic(there)
+    np.lib.format.read_array_header_1_0(there)
+    there.truncate(there.tell() + rows * kind.itemsize)
+    there.seek(0, os.SEEK_END)
+    return there
 
 
 def _done(journal: Path) -> int:

@@ -45,6 +45,12 @@ class Pieces:
             number += 1
         return number
 
+    def drop_from(self, number: int) -> None:
+        """Remove this piece and those after it, of which a killed run may have finished some."""
+        for path in self.folder.iterdir():
+            if path.name >= self.path(number).name:
+                shutil.rmtree(path)
+
     def put(self, number: int, write: Callable[[Path], None]) -> None:
         """Make a piece appear, whole and on disk.
 

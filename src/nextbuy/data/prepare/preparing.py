@@ -79,6 +79,7 @@ def prepare(
     asked = _asked(survey, config, options)
     with only_one(out):
         if (out / MARK).exists():
+            remove_work(out / WORK)  # if the one that finished was killed before it did
             return _finished(out, asked)
         work = out / WORK
         expected = survey.forecast(config, out).check(written=_bytes_in(work))

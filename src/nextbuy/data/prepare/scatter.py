@@ -10,7 +10,7 @@ Legend: N rows of a batch, B buckets.
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -82,7 +82,9 @@ def scatter(
         DataError: As reading in one piece does; and where batches are understood in different ways.
     """
     books, account = Books(), _Account()
-    for number in range(pieces.count()):
+    finished = pieces.count()
+    pieces.drop_from(finished)  # two are written at a time, so that one may lack before the last
+    for number in range(finished):
         books.read(pieces.path(number) / "ids.arrow")
         account.add(read_json(pieces.path(number) / "facts.json"))
     progress.start("reading", survey.units, done=account.units)
@@ -142,7 +144,7 @@ def _await(writing: deque[tuple[Future[None], int]], progress: Progress) -> None
 
 def _understood(
     found: Iterator[Batch], options: ReadOptions, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Batch, Understood]]:
+) -> Generator[tuple[Batch, Understood]]:
     """The batches in their order, with what they say; some are read and understood ahead."""
     ahead: deque[tuple[Batch, Future[Understood]]] = deque()
     for batch in found:
