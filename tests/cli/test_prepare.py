@@ -58,6 +58,10 @@ def test_json_tells_the_account_and_the_forecast(source, tmp_path, run):
     }  # fmt: skip
     assert found["forecast"]["rows"] == shop.height
     assert pl.read_csv(rejects)["line"].to_list() == [1, 2, 3, 4, 5]
+    copied = tmp_path / "copied.csv"
+    run("train", tmp_path / "p", "--out", tmp_path / "b", "--models", "popularity", "--rejects",
+        copied)  # fmt: skip
+    assert copied.read_bytes() == rejects.read_bytes()
     again = json.loads(run(*arguments)[1])
     assert again["fingerprint"] == found["fingerprint"]
 

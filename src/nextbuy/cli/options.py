@@ -316,8 +316,12 @@ class DataFlags:
         """Write the rejected rows to the file that was asked for."""
         if source is None or self.rejects is None:
             return
+        from nextbuy.data.prepare.preparing import write_prepared_rejects
         from nextbuy.data.reading import write_rejects
 
+        if source.prepared is not None:
+            write_prepared_rejects(source.prepared, self.rejects)
+            return
         write_rejects(source.purchases, self.rejects)
 
 
