@@ -25,6 +25,9 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +41,32 @@ _ROWS_PER_FILE = 20_000_000
 
 
 def write_log(folder: Path, num_rows: int, seed: int = 0) -> None:
-    """A log in files of 20 million rows, a million after the other in the order of time."""
-    num_users = max(1, num_rows // _ROWS_PER_USER)
-    rng = np.random.default_rng(seed)
-    prices = np.round(np.exp(rng.normal(3.0, 1.0, _NUM_ITEMS)), 2)
-    items = pl.Series([f"SKU{i:06d}" for i in rng.permutation(_NUM_ITEMS)])
-    popularity = 1.0 / np.arange(1, _NUM_ITEMS + 1) ** 0.8
-    drawn = rng.choice(_NUM_ITEMS, 1 << 22, p=popularity / popularity.sum())
-    start, span = 1_640_995_200, 3 * 365 * 86_400
+    """A log in files of 20 million rows, a core each; rows are in the order of time but for those
+    of one million."""
     folder.mkdir()
+    firsts = range(0, num_rows, _ROWS_PER_FILE)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(write_file, folder, num_rows, seed), firsts))
+
+
+def write_file(folder: Path, num_rows: int, seed: int, start: int) -> None:
+    """The rows from `start` on, as many as a file has."""
+    shop = np.random.default_rng(seed)  # the same in every file
+    prices = np.round(np.exp(shop.normal(3.0, 1.0, _NUM_ITEMS)), 2)
+    items = pl.Series([f"SKU{i:06d}" for i in shop.permutation(_NUM_ITEMS)])
+    popularity = 1.0 / np.arange(1, _NUM_ITEMS + 1) ** 0.8
+    drawn = shop.choice(_NUM_ITEMS, 1 << 22, p=popularity / popularity.sum())
+    categories = pl.Series([f"c{i}" for i in range(300)])
+    rng = np.random.default_rng((seed, start))
+    num_users = max(1, num_rows // _ROWS_PER_USER)
+    first_second, span = 1_640_995_200, 3 * 365 * 86_400
     writer: pq.ParquetWriter | None = None
-    for first in range(0, num_rows, _CHUNK):
+    for first in range(start, min(num_rows, start + _ROWS_PER_FILE), _CHUNK):
         size = min(_CHUNK, num_rows - first)
         # The square root thins out low numbers: some users buy much more than others.
         user = (num_users * np.sqrt(rng.random(size)) * rng.random(size) ** 0.3).astype(np.int64)
         item = drawn[rng.integers(0, len(drawn), size)]
-        seconds = start + (first + size * rng.random(size)) / num_rows * span
+        seconds = first_second + (first + size * rng.random(size)) / num_rows * span
         price = prices[item] * rng.choice([1.0, 0.9, 0.8], size, p=[0.8, 0.15, 0.05])
         table = pl.DataFrame(
             {
@@ -63,17 +76,14 @@ def write_log(folder: Path, num_rows: int, seed: int = 0) -> None:
                     pl.Datetime("us", "UTC")
                 ),
                 "platform": pl.Series(["web", "app"]).gather(item % 2),
-                "category": pl.Series([f"c{i}" for i in range(300)]).gather(item % 300),
+                "category": categories.gather(item % 300),
                 "price": np.round(price, 2),
                 "quantity": rng.integers(1, 4, size).astype(np.float64),
             }
         ).to_arrow(compat_level=pl.CompatLevel.oldest())
-        if first % _ROWS_PER_FILE == 0:
-            if writer is not None:
-                writer.close()
-            path = folder / f"part-{first // _ROWS_PER_FILE:03d}.parquet"
+        if writer is None:
+            path = folder / f"part-{start // _ROWS_PER_FILE:03d}.parquet"
             writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-        assert writer is not None
         writer.write_table(table)
     if writer is not None:
         writer.close()
