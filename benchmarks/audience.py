@@ -81,7 +81,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     trained = time.perf_counter() - started
     start = int(predictor.split.test.as_of[0])
     seen = predictor.histories.keep(predictor.histories.times < start)
-    known, _ = recount(predictor.catalog, seen)
+    known, _ = recount(predictor.catalog, seen.item_counts(len(predictor.catalog)))
     targets = most_bought(known, kind, 10)
     truth = simulated_chances(predictor, seen, start, days, targets)
     rows = [

@@ -13,6 +13,7 @@ from tests.shop import shop_log
 COMMANDS = (
     "demo",
     "doctor",
+    "prepare",
     "train",
     "evaluate",
     "predict",

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from nextbuy.data.histories import Histories
 from nextbuy.errors import ConfigError, TrainingError
-from nextbuy.training.batches import Asking, cut_into_windows, epoch_batches, num_batches
+from nextbuy.training import batches
+from nextbuy.training.batches import (
+    Asking,
+    cut_into_windows,
+    epoch_batches,
+    has_baskets,
+    num_batches,
+)
 from nextbuy.training.engine import TrainingConfig
 
 item_lists = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8).filter(any)
@@ -66,6 +73,33 @@ def test_windows_begin_where_baskets_do():
     assert windows.starts.tolist() == [0, 2, 5, 7, 8, 12]  # the basket of five is cut itself
     assert windows.lengths.tolist() == [2, 3, 2, 1, 4, 1]
     assert windows.opens_history.tolist() == [True, False, False, True, False, False]
+
+
+@given(
+    st.lists(st.lists(st.booleans(), max_size=20), min_size=1, max_size=6).filter(any),
+    st.integers(2, 6),
+    st.integers(1, 5),
+)
+def test_windows_and_baskets_are_found_whatever_the_baskets(opens, longest, block):
+    numbers = [np.cumsum(row).tolist() for row in opens]
+    histories = Histories.from_lists([[1] * len(row) for row in opens], baskets=numbers)
+    windows = cut_into_windows(histories, longest)
+    expected = []  # from the newest purchase of each history back, one window after the other
+    for first, row in zip(histories.offsets.tolist(), numbers, strict=False):
+        end, found = len(row), []
+        while end:
+            reach = max(0, end - longest)
+            begins = [at for at in range(reach, end) if at == 0 or row[at] != row[at - 1]]
+            start = begins[0] if begins else reach
+            found.append((first + start, end - start, start == 0))
+            end = start
+        expected += reversed(found)
+    assert expected == list(
+        zip(windows.starts, windows.lengths, windows.opens_history, strict=True)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_BLOCK", block)
+        assert has_baskets(histories) == any(len(set(row)) < len(row) for row in numbers)
 
 
 def test_a_batch_stays_near_its_token_budget():

@@ -18,6 +18,7 @@ from nextbuy.cli import (
     forecast,
     keys,
     predict,
+    prepare,
     report,
     serve,
     store,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)

@@ -24,9 +24,15 @@ def doctor(
     from nextbuy.data.doctor import examine
     from nextbuy.data.reading import write_rejects
     from nextbuy.data.sources import load_source
+    from nextbuy.errors import ConfigError
 
     with ProgressBar():
         source = load_source(read.source(data), users=users, seed=seed, options=read.options())
+        if source.prepared is not None:
+            raise ConfigError(
+                f"{data} is a prepared log, whose rows were checked then; its account is in "
+                "prepared.json. Give the doctor the log that it was prepared from."
+            )
         examination = examine(source.purchases)
         order = _order(source.purchases, seed)
     if read.rejects is not None:

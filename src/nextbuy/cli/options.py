@@ -297,12 +297,31 @@ class DataFlags:
 
         return SqlSource(url=data, query=self.query)
 
+    def file_source(self, data: str) -> str:
+        """The data, where a command reads nothing but files.
+
+        Raises:
+            ConfigError: If they are a world, a store or a database.
+        """
+        from nextbuy.errors import ConfigError
+
+        if self.query is not None or data.startswith(("store:", "world:")) or "://" in data:
+            raise ConfigError(
+                f"{data} is no file, folder or glob. Write it as Parquet or CSV first, or give it "
+                "to: nextbuy train"
+            )
+        return data
+
     def write_rejects(self, source: "Source | None") -> None:
         """Write the rejected rows to the file that was asked for."""
         if source is None or self.rejects is None:
             return
+        from nextbuy.data.prepare.preparing import write_prepared_rejects
         from nextbuy.data.reading import write_rejects
 
+        if source.prepared is not None:
+            write_prepared_rejects(source.prepared, self.rejects)
+            return
         write_rejects(source.purchases, self.rejects)
 
 

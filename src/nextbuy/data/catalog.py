@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextbuy import columns
-from nextbuy.data.histories import PADDING, UNKNOWN, Float32, Histories, Int32
+from nextbuy.data.histories import PADDING, UNKNOWN, Float32, Int32, Int64
 from nextbuy.errors import DamagedError, DataError
 
 Level = Literal["item", "category", "platform"]
@@ -113,16 +113,19 @@ class Catalog:
         return cls(table=frame, level=cast("Level", level))  # checked against Level above
 
 
-def recount(catalog: Catalog, train: Histories) -> tuple[Catalog, Int32]:
+def recount(catalog: Catalog, counts: Int64) -> tuple[Catalog, Int32]:
     """The catalog as it is known from some rows only: their items, most frequent first.
 
     A split calls this so that neither order nor membership of the catalog knows the test period.
+
+    Args:
+        catalog: Of the whole log.
+        counts: Of each item 1..V in these rows.
 
     Returns:
         The new catalog, and a map of length V + 1 from old index to new (`UNKNOWN` where an item
         does not occur, `PADDING` for padding). Equal counts are in the order of their ids.
     """
-    counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
     table = catalog.table.with_columns(
         num_purchases=pl.Series(counts, dtype=pl.Int64)
     ).with_columns(_old=pl.int_range(1, len(catalog) + 1, dtype=pl.Int32))

@@ -1,5 +1,8 @@
 """From a raw table to purchases: columns found, values understood, every row accounted for."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import polars as pl
 
 from nextbuy import columns
@@ -16,6 +19,26 @@ from nextbuy.errors import ColumnError, ConfigError, DataError, EmptyDataError
 
 _IDS = (columns.USER, columns.ITEM, columns.PLATFORM, columns.CATEGORY, columns.BASKET)
 _NUMBERS = (columns.PRICE, columns.QUANTITY)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Understood:
+    """Rows that were understood one by one; what needs all rows of a user is still to be done.
+
+    Attributes:
+        frame: As `Purchases.frame`, rows that are equal included; `timestamp` is all null where
+            nothing but the order of the rows tells the time.
+        rejects: As `Purchases.rejects`.
+        num_rows: Rows of the source, rejected ones included.
+        time_kind: As `Purchases.time_kind`.
+        guesses: What was recognised.
+    """
+
+    frame: pl.DataFrame
+    rejects: pl.DataFrame
+    num_rows: int
+    time_kind: TimeKind
+    guesses: tuple[str, ...]
 
 
 def check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
@@ -39,6 +62,33 @@ def check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
 
 
 def _check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
+    found = understand(raw, source, options)
+    clean, num_duplicates = without_duplicates(found.frame, options)
+    counts = RowCounts(
+        rows_in=found.num_rows, kept=clean.height, rejected=found.rejects.height,
+        duplicates=num_duplicates,
+    )  # fmt: skip
+    if clean.is_empty():
+        raise EmptyDataError(why_empty(source, counts, found.rejects))
+    clean = with_positions(clean)
+    basket_kind, notes = baskets_of(clean.columns, found.time_kind, options)
+    return Purchases(
+        frame=clean, rejects=found.rejects, counts=counts, time_kind=found.time_kind,
+        basket_kind=basket_kind, guesses=found.guesses + notes, hashes=raw.hashes,
+    )  # fmt: skip
+
+
+def understand(raw: RawTable, source: str, options: ReadOptions) -> Understood:
+    """Find the columns and understand each row by itself.
+
+    Args:
+        raw: What was found.
+        source: What the user called it, for messages.
+        options: How to understand it.
+
+    Raises:
+        ColumnError, TimeFormatError: If a column is missing or can be read in two ways.
+    """
     mapping, guesses = recognise(source, raw.frame.columns, options, is_untitled=raw.is_untitled)
     guesses = raw.guesses + guesses
     raw = explode_lists(raw, mapping[columns.ITEM])
@@ -62,18 +112,9 @@ def _check(raw: RawTable, source: str, options: ReadOptions) -> Purchases:
     clean = pl.DataFrame([ready[column].alias(column) for column in columns.ALL if column in ready])
     if verdicts.kept is not None:
         clean = clean.filter(verdicts.kept)
-    rejects = _all_rejects(raw, verdicts)
-    clean, num_duplicates = _without_duplicates(clean, options)
-    counts = RowCounts(
-        rows_in=raw.num_rows, kept=clean.height, rejected=rejects.height, duplicates=num_duplicates
-    )
-    if clean.is_empty():
-        raise EmptyDataError(_why_empty(source, counts, rejects))
-    clean = _with_positions(clean)
-    basket_kind, notes = _baskets(clean, times.kind, options)
-    return Purchases(
-        frame=clean, rejects=rejects, counts=counts, time_kind=times.kind, basket_kind=basket_kind,
-        guesses=guesses + notes, hashes=raw.hashes,
+    return Understood(
+        frame=clean, rejects=_all_rejects(raw, verdicts), num_rows=raw.num_rows,
+        time_kind=times.kind, guesses=guesses,
     )  # fmt: skip
 
 
@@ -98,7 +139,7 @@ def _times(frame: pl.DataFrame, raw: RawTable, options: ReadOptions, verdicts: V
     )
 
 
-def _with_positions(clean: pl.DataFrame) -> pl.DataFrame:
+def with_positions(clean: pl.DataFrame) -> pl.DataFrame:
     """Number the rows of each user, where nothing but their order is known."""
     times = clean[columns.TIME]
     if times.dtype != pl.Int64 or times.null_count() < clean.height or clean.is_empty():
@@ -108,23 +149,25 @@ def _with_positions(clean: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _without_duplicates(clean: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, int]:
+def without_duplicates(clean: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, int]:
+    """The rows, of equal ones the first if that is asked for, and how many went."""
     if options.duplicates == "keep" or clean[columns.TIME].null_count() == clean.height:
         return clean, 0
     distinct = clean.unique(keep="first", maintain_order=True)
     return distinct, clean.height - distinct.height
 
 
-def _baskets(
-    clean: pl.DataFrame, time_kind: TimeKind, options: ReadOptions
+def baskets_of(
+    names: Sequence[str], time_kind: TimeKind, options: ReadOptions
 ) -> tuple[BasketKind, tuple[str, ...]]:
-    if options.baskets == "column" and columns.BASKET not in clean.columns:
+    """What makes a basket of a log with these columns, and how that was found out."""
+    if options.baskets == "column" and columns.BASKET not in names:
         raise ConfigError(
             "baskets are said to be a column, but none was found. Say which, with --basket-column."
         )
     if options.baskets != "auto":
         return options.baskets, ()
-    if columns.BASKET in clean.columns:
+    if columns.BASKET in names:
         return "column", ("baskets are the rows of one user with one basket_id",)
     what = "timestamp" if time_kind == "dates" else "position"
     return "timestamp", (f"baskets are the rows of one user with one {what}",)
@@ -143,7 +186,8 @@ def _all_rejects(raw: RawTable, verdicts: Verdicts) -> pl.DataFrame:
     return rejects.sort("line", maintain_order=True)
 
 
-def _why_empty(source: str, counts: RowCounts, rejects: pl.DataFrame) -> str:
+def why_empty(source: str, counts: RowCounts, rejects: pl.DataFrame) -> str:
+    """The message of an `EmptyDataError`: what was read, and why nothing is left of it."""
     message = f"0 purchases in {source}: {counts.rows_in} rows were read, none is left."
     reasons = (
         rejects.group_by("column", "reason").len().sort("len", "reason", descending=[True, False])

@@ -17,17 +17,18 @@ from nextbuy.data.coding import Coded, code, code_pairs, code_together
 from nextbuy.data.histories import Float32, Histories, Int32, Int64, offsets_of
 from nextbuy.data.merging import merge_repeats
 from nextbuy.data.ordering import first_of_runs, gather_baskets, sort_rows
-from nextbuy.data.purchases import Purchases
+from nextbuy.data.purchases import BasketKind, Purchases
 from nextbuy.errors import ColumnError, ConfigError, EmptyDataError
 
 LONGEST_HISTORY: Final = 10_000
 """Purchases of one user that are kept, the latest; nobody who shops for themselves has more."""
 
-_LEVEL_COLUMNS: Final = {
+LEVEL_COLUMNS: Final = {
     "item": columns.ITEM,
     "category": columns.CATEGORY,
     "platform": columns.PLATFORM,
 }
+"""Column that holds what an item is at each level."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -71,12 +72,9 @@ def encode(
         ColumnError: If the log lacks the column of the level.
         EmptyDataError: If no row has a value in it.
     """
-    if level not in get_args(Level):
-        raise ConfigError(f"level is {level!r}; choose one of {', '.join(get_args(Level))}.")
-    if max_history < 1:
-        raise ConfigError(f"max_history is {max_history}; it must be at least 1.")
+    check_asked(level, max_history)
     frame, num_left_out = _with_level(purchases.frame, level)
-    users, things = code_together(frame[columns.USER], frame[_LEVEL_COLUMNS[level]])
+    users, things = code_together(frame[columns.USER], frame[LEVEL_COLUMNS[level]])
     platforms = _code_or_none(frame, columns.PLATFORM)
     if platforms is None:
         entries, entry_items = things.codes, np.arange(len(things.ids), dtype=np.int32)
@@ -85,13 +83,17 @@ def encode(
         entries, entry_items, entry_platforms = code_pairs(
             things.codes, platforms.codes, len(platforms.ids)
         )
-    rows = _in_order(frame, purchases, users.codes, entries)
-    kept, num_merged, num_capped, num_capped_users = _shorten(rows, purchases, max_history)
-    counts = np.bincount(kept.entries, minlength=len(entry_items))
-    table, indices = _catalog_table(
-        frame, entries, counts, things.ids.gather(entry_items),
-        None if platforms is None or entry_platforms is None
-        else _gather_or_null(platforms.ids, entry_platforms),
+    rows = in_order(frame, purchases.basket_kind, users.codes, entries)
+    kept, num_merged, num_capped, num_capped_users = shorten(
+        rows, purchases.basket_kind, max_history
+    )
+    table, indices = catalog_table(
+        ids=things.ids.gather(entry_items),
+        platforms=None if platforms is None or entry_platforms is None
+        else gather_or_null(platforms.ids, entry_platforms),
+        categories=_most_common(frame, columns.CATEGORY, entries, len(entry_items)),
+        prices=_medians(frame, entries, len(entry_items)),
+        counts=np.bincount(kept.entries, minlength=len(entry_items)),
     )  # fmt: skip
     histories = Histories(
         user_ids=users.ids.alias(columns.USER),
@@ -109,8 +111,20 @@ def encode(
     )  # fmt: skip
 
 
+def check_asked(level: str, max_history: int) -> None:
+    """Refuse a level or a cap that cannot be.
+
+    Raises:
+        ConfigError: If the level is not known or `max_history` is below 1.
+    """
+    if level not in get_args(Level):
+        raise ConfigError(f"level is {level!r}; choose one of {', '.join(get_args(Level))}.")
+    if max_history < 1:
+        raise ConfigError(f"max_history is {max_history}; it must be at least 1.")
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Rows:
+class Rows:
     """Rows in their final order; all arrays of one length."""
 
     users: Int32
@@ -122,7 +136,7 @@ class _Rows:
 
 
 def _with_level(frame: pl.DataFrame, level: Level) -> tuple[pl.DataFrame, int]:
-    column = _LEVEL_COLUMNS[level]
+    column = LEVEL_COLUMNS[level]
     if column not in frame.columns:
         raise ColumnError(
             f"The log has no column {column}, which the level {level} needs; it has "
@@ -142,23 +156,31 @@ def _code_or_none(frame: pl.DataFrame, column: str) -> Coded | None:
     return code(frame[column])
 
 
-def _gather_or_null(ids: pl.Series, codes: Int32) -> pl.Series:
+def gather_or_null(ids: pl.Series, codes: Int32) -> pl.Series:
+    """The id of each code, null where it is `MISSING`."""
     return ids.gather(pl.Series(codes).set(pl.Series(codes < 0), None))
 
 
-def _in_order(frame: pl.DataFrame, purchases: Purchases, users: Int32, entries: Int32) -> _Rows:
-    """Sort the rows and number the baskets of each user."""
+def in_order(frame: pl.DataFrame, basket_kind: BasketKind, users: Int32, entries: Int32) -> Rows:
+    """Sort the rows and number the baskets of each user.
+
+    Args:
+        frame: Times, and perhaps baskets, prices and quantities, of N rows.
+        basket_kind: What makes a basket.
+        users: Code of the user of each row, in the order of their ids.
+        entries: Code of the entry of each row, in the order of items and platforms.
+    """
     times = frame[columns.TIME].cast(pl.Int64).to_numpy()
-    if purchases.basket_kind == "none":
+    if basket_kind == "none":
         rows = sort_rows(users, times, np.arange(len(users)))
         begins = np.ones(len(users), dtype=bool)
         rows = replace(rows, last=entries[rows.order].astype(np.int64))
     else:
         rows = sort_rows(users, times, entries)
         begins = first_of_runs(rows.users, rows.times)
-        if purchases.basket_kind == "column":
+        if basket_kind == "column":
             rows, begins = gather_baskets(rows, code(frame[columns.BASKET]).codes)
-    return _Rows(
+    return Rows(
         users=rows.users,
         entries=rows.last.astype(np.int32),
         times=rows.times,
@@ -188,10 +210,14 @@ def _floats(frame: pl.DataFrame, column: str, order: Int64) -> Float32 | None:
     return np.asarray(values[order], dtype=np.float32)
 
 
-def _shorten(rows: _Rows, purchases: Purchases, max_history: int) -> tuple[_Rows, int, int, int]:
-    """Items once a basket, then the latest of each user; with counts of what went."""
+def shorten(rows: Rows, basket_kind: BasketKind, max_history: int) -> tuple[Rows, int, int, int]:
+    """Items once a basket, then the latest of each user; with counts of what went.
+
+    Returns:
+        The rows; how many were merged, how many left out, and how many users had such.
+    """
     begins = np.ones(len(rows.users), dtype=bool)
-    if purchases.basket_kind != "none":
+    if basket_kind != "none":
         begins = first_of_runs(rows.users, rows.baskets, rows.entries)
     starts = np.flatnonzero(begins)
     num_merged = len(begins) - len(starts)
@@ -210,7 +236,7 @@ def _shorten(rows: _Rows, purchases: Purchases, max_history: int) -> tuple[_Rows
         prices = None if prices is None else prices[latest]
         quantities = None if quantities is None else quantities[latest]
     users = rows.users[kept]
-    shorter = _Rows(
+    shorter = Rows(
         users=users,
         entries=rows.entries[kept],
         times=rows.times[kept],
@@ -221,18 +247,31 @@ def _shorten(rows: _Rows, purchases: Purchases, max_history: int) -> tuple[_Rows
     return shorter, num_merged, len(starts) - len(kept), int(is_long.sum())
 
 
-def _catalog_table(
-    frame: pl.DataFrame, entries: Int32, counts: Int64, ids: pl.Series, platforms: pl.Series | None
+def catalog_table(
+    *,
+    ids: pl.Series,
+    platforms: pl.Series | None,
+    categories: pl.Series,
+    prices: pl.Series,
+    counts: Int64,
 ) -> tuple[pl.DataFrame, Int32]:
-    """The catalog, most frequent first, and the catalog index of each entry code (0: left out)."""
+    """The catalog, most frequent first, and the catalog index of each entry code (0: left out).
+
+    Args:
+        ids: Item of each entry, length E, as are all others.
+        platforms: Null where there is none; or None.
+        categories: Null where unknown.
+        prices: Median of each, null where unknown.
+        counts: Purchases of each; entries without any are left out.
+    """
     num_entries = len(ids)
     nothing = pl.Series([None], dtype=pl.String).new_from_index(0, num_entries)
     table = pl.DataFrame(
         {
             columns.ITEM: ids,
             columns.PLATFORM: nothing if platforms is None else platforms,
-            columns.CATEGORY: _most_common(frame, columns.CATEGORY, entries, num_entries),
-            columns.PRICE: _medians(frame, entries, num_entries),
+            columns.CATEGORY: categories,
+            columns.PRICE: prices,
             "num_purchases": counts.astype(np.int64),
         }
     ).select(COLUMNS)

@@ -29,6 +29,7 @@ PADDING: Final = 0
 UNKNOWN: Final = -1
 """Item index of an item that the catalog does not know (only ever in targets)."""
 
+_BLOCK: Final = 1 << 22
 _REQUIRED_ARRAYS: Final = ("items", "times", "baskets", "offsets")
 _OPTIONAL_ARRAYS: Final = ("prices", "quantities")
 
@@ -74,6 +75,31 @@ class Histories:
     def owners(self) -> Int64:
         """User position of each purchase, length N."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    def item_counts(self, num_items: int, ends: Int64 | None = None) -> Int64:
+        """Purchases of each item 1..V, length V; an array that is mapped is read in blocks.
+
+        With `ends`, length U, only what each user bought before a row of their own counts.
+        """
+        counts = np.zeros(num_items + 1, dtype=np.int64)
+        for start in range(0, len(self.items), _BLOCK):
+            block = self.items[start : start + _BLOCK]
+            if ends is not None:
+                rows = np.arange(start, start + len(block))
+                block = block[rows < ends[np.searchsorted(self.offsets, rows, side="right") - 1]]
+            counts += np.bincount(block, minlength=num_items + 1)
+        return counts[1:]
+
+    def heads(self, users: NDArray[np.integer], ends: Int64) -> "Histories":
+        """What some users bought before a row of their own, in the order given.
+
+        Args:
+            users: Positions, which may repeat.
+            ends: Row of each, between the first of the user and the one after the last.
+        """
+        starts = self.offsets[users]
+        lengths = ends - starts
+        return self._gather(jagged_rows(starts, lengths), lengths, self.user_ids.gather(users))
 
     def take(self, users: NDArray[np.integer]) -> "Histories":
         """The histories of some users, in the order given (positions may repeat)."""

@@ -10,7 +10,11 @@ from typing import Any, Final
 import polars as pl
 
 from nextbuy import columns
+from nextbuy.data.catalog import Level
+from nextbuy.data.encoding import Encoded, encode
+from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.options import ReadOptions
+from nextbuy.data.prepare.prepared import Prepared, is_prepared
 from nextbuy.data.purchases import Purchases
 from nextbuy.data.reading import read_purchases
 from nextbuy.data.worlds import MarketConfig, MarketWorld, UniformConfig, UniformWorld, World
@@ -45,12 +49,28 @@ class Source:
         purchases: The checked log.
         world: Knows the true probabilities, where the log was drawn from known ones.
         facts: What a bundle that learns from it shall remember, as JSON.
+        prepared: The log in files, where it was prepared; `purchases` then has no rows.
     """
 
     name: str
     purchases: Purchases
     world: World | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Prepared | None = None
+
+    def encoded(self, level: Level) -> Encoded:
+        """Catalog and histories of the log; mapped from files where it was prepared.
+
+        Raises:
+            ConfigError: If it was prepared for another level.
+        """
+        if self.prepared is None:
+            return encode(self.purchases, level=level)
+        return self.prepared.at_level(level)
+
+    def fingerprint(self) -> str:
+        """A hash that tells this log from others."""
+        return fingerprint(self.purchases) if self.prepared is None else self.prepared.fingerprint
 
 
 def load_source(
@@ -64,15 +84,16 @@ def load_source(
     """Load a log by name, or read what `read_purchases` reads.
 
     Args:
-        data: `world:uniform`, `world:market` or `complete-journey`; or a path, a frame, a
-            `SqlSource`, a `NamedFrame`.
+        data: `world:uniform`, `world:market` or `complete-journey`; or a path, a folder that
+            `prepare` made, a frame, a `SqlSource`, a `NamedFrame`.
         users: How many users a world has; None is its own default.
         seed: Of a world.
         options: How to read; a world is not read.
         progress: Told about what is read.
 
     Raises:
-        ConfigError: If there is no such world, or `users` is given for something else.
+        ConfigError: If there is no such world, `users` is given for something else, or it is said
+            how to read what was read when it was prepared.
         MissingExtraError: If the package of `complete-journey` is not installed.
         DataError: As `read_purchases` does.
     """
@@ -89,8 +110,22 @@ def load_source(
     if isinstance(data, NamedFrame):
         purchases = read_purchases(data.frame, _without_column_names(options), progress)
         return Source(name=data.name, purchases=purchases, facts=data.facts)
+    if is_prepared(data):
+        return _load_prepared(Path(str(data)), options)
     name = str(data) if isinstance(data, str | Path) else type(data).__name__
     return Source(name=name, purchases=read_purchases(data, options, progress))
+
+
+def _load_prepared(folder: Path, options: ReadOptions) -> Source:
+    prepared, usual = Prepared.load(folder), ReadOptions()
+    for name, was in prepared.read_facts.items():
+        told = getattr(options, name)
+        if told not in (was, getattr(usual, name)):
+            raise ConfigError(
+                f"{folder} was prepared with {name} = {was!r}; now it is said to be {told!r}. "
+                "Leave it out, or prepare the log anew."
+            )
+    return Source(name=str(folder), purchases=prepared.purchases, prepared=prepared)
 
 
 def _make_uniform(users: int | None, seed: int) -> World:

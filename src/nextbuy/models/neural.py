@@ -109,7 +109,7 @@ class NeuralModel(ABC, Generic[C, S]):
         shape = self.shape_of(config, train, catalog)
         sizes = self.weight_shapes(shape).values()
         options.check_memory(_COPIES * 4 * sum(math.prod(size) for size in sizes))
-        counts = np.bincount(train.items, minlength=len(catalog) + 1)[1:]
+        counts = train.item_counts(len(catalog))
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
         codes = item_codes(catalog)
         options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
@@ -142,7 +142,8 @@ class NeuralModel(ABC, Generic[C, S]):
             return _train(
                 engine, train, validate if can_validate else None, training,
                 seed=options.seed, run_folder=folder,
-                identity=identity(config, shape, train, codes, options.seed),
+                identity=None if folder is None
+                else identity(config, shape, train, codes, options.seed),
                 progress=options.progress, deadline=options.deadline,
                 facts=purchase_facts(train, self._groups) if network.has_repeats else None,
             )  # fmt: skip

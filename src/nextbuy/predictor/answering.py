@@ -7,7 +7,6 @@ from typing import Any
 import polars as pl
 
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.encoding import encode
 from nextbuy.data.histories import Histories, Int64
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.recoding import in_catalog
@@ -176,8 +175,8 @@ class Answering:
         Returns:
             The histories, and how many of their purchases the catalog does not know (left out).
         """
-        purchases = load_source(data, options=options or self.read_options()).purchases
-        encoded = encode(purchases, level=self.config.level)
+        source = load_source(data, options=options or self.read_options())
+        encoded = source.encoded(self.config.level)
         histories = in_catalog(encoded.histories, encoded.catalog, self.catalog)
         return histories, encoded.histories.num_purchases - histories.num_purchases
 

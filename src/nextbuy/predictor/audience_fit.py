@@ -133,7 +133,8 @@ def _study(
         return None
     whole = histories.take(users)
     known = in_catalog(whole, encoded.catalog, split.catalog)
-    before, _ = recount(split.catalog, known.keep(known.times < start))
+    seen = known.keep(known.times < start).item_counts(len(split.catalog))
+    before, _ = recount(split.catalog, seen)
     if is_test:
         targets = [t for kind in _kinds(before) for t in most_bought(before, kind, _SCORED_TARGETS)]
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nextbuy.data.encoding import Encoded, encode
+from nextbuy.data.encoding import Encoded
 from nextbuy.data.histories import DAY
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import load_source
@@ -71,7 +71,7 @@ def backtest(
         raise ConfigError(f"A backtest has at least 1 fold; asked for {folds}.")
     config, progress = config or PredictorConfig(), progress or SilentProgress()
     source = load_source(data, users=users, seed=config.seed, options=options or ReadOptions())
-    encoded = encode(source.purchases, level=config.level)
+    encoded = source.encoded(config.level)
     found = []
     for split, start, end in fold_splits(encoded, folds):
         models = {name: create_model(name, config) for name in config.chosen_models}

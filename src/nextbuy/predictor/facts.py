@@ -83,14 +83,15 @@ def _protocol(split: Split, config: PredictorConfig, fitted: Fitted) -> dict[str
 def source_facts(source: Source, options: ReadOptions) -> dict[str, Any]:
     """What was read, and how."""
     purchases = source.purchases
-    health = examine(purchases).as_dict()
+    prepared = source.prepared
+    health = None if prepared else examine(purchases).as_dict()
     return {
         "source": source.name,
-        "fingerprint": health["fingerprint"],
+        "fingerprint": health["fingerprint"] if health else source.fingerprint(),
         "health": health,
         "time_kind": purchases.time_kind,
         "basket_kind": purchases.basket_kind,
-        "read_options": _read_facts(options),
+        "read_options": prepared.read_facts if prepared else _read_facts(options),
         "rows": {
             "in": purchases.counts.rows_in,
             "kept": purchases.counts.kept,

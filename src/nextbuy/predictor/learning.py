@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextbuy.data.catalog import Catalog
-from nextbuy.data.encoding import Encoded, encode
+from nextbuy.data.encoding import Encoded
 from nextbuy.data.histories import Histories
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source, load_source
@@ -58,7 +58,7 @@ def read_and_split(
     With `after`, UTC microseconds, the test period of a temporal split begins later than that.
     """
     source = load_source(data, users=users, seed=config.seed, options=options, progress=progress)
-    encoded = encode(source.purchases, level=config.level)
+    encoded = source.encoded(config.level)
     name = split_name(config.split, source)
     if name == "temporal" and after is not None:
         return source, encoded, split_after(encoded.catalog, encoded.histories, after)
@@ -152,8 +152,8 @@ def evaluate_log(
     """
     source = load_source(data, users=users, seed=config.seed, options=options)
     if config.refit_full:
-        refuse_seen(source.purchases, facts["fingerprint"])
-    encoded = encode(source.purchases, level=config.level)
+        refuse_seen(source, facts["fingerprint"])
+    encoded = source.encoded(config.level)
     name = facts["protocol"]["split"]
     split = choose_split(name, encoded.catalog, encoded.histories, seed=config.seed)
     cases = split.test.in_catalog(split.catalog, catalog)

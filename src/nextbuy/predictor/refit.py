@@ -16,9 +16,8 @@ import numpy as np
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.encoding import Encoded
-from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.histories import Histories
-from nextbuy.data.purchases import Purchases
+from nextbuy.data.sources import Source
 from nextbuy.errors import ConfigError
 from nextbuy.models.neural import NeuralModel
 from nextbuy.models.protocol import FitOptions, Model
@@ -92,13 +91,13 @@ def refit_on_all(
     return found
 
 
-def refuse_seen(purchases: Purchases, seen: str) -> None:
+def refuse_seen(source: Source, seen: str) -> None:
     """Refuse to score on the log that everything was fitted on.
 
     Raises:
-        ConfigError: If the purchases have the fingerprint that was seen.
+        ConfigError: If the log has the fingerprint that was seen.
     """
-    if fingerprint(purchases) == seen:
+    if source.fingerprint() == seen:
         raise ConfigError(
             "This bundle was fitted again on the whole log (refit_full), so nothing in it is new "
             "to the models. Its scores are in the bundle; score it on later purchases, or use "

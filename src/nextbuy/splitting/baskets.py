@@ -26,22 +26,25 @@ def basket_ends(starts: Int64, rows: Int64, num_rows: int) -> Int64:
 
 def first_rows_from(histories: Histories, moment: int) -> Int64:
     """Each user's first row at or after a moment, length U; the user's end where there is none."""
-    before = np.concatenate([[0], np.cumsum(histories.times < moment, dtype=np.int64)])
-    return histories.offsets[:-1] + np.diff(before[histories.offsets])
+    low, high = histories.offsets[:-1].copy(), histories.offsets[1:].copy()
+    last = max(0, len(histories.times) - 1)
+    while (low < high).any():  # times ascend, so halving finds it in few looks at a mapped array
+        middle = (low + high) // 2
+        is_before = (low < high) & (histories.times[np.minimum(middle, last)] < moment)
+        low, high = np.where(is_before, middle + 1, low), np.where(is_before, high, middle)
+    return low
 
 
 def train_rows(histories: Histories, ends: Int64, new_index: Int32) -> Histories:
     """What each user bought before a row of their own, `ends` of length U; without empty users."""
-    rows = np.arange(len(histories.items)) < np.repeat(ends, histories.lengths)
     users = np.flatnonzero(ends > histories.offsets[:-1])
-    train = histories.keep(rows).take(users)
+    train = histories.heads(users, ends[users])
     return train.with_items(new_index[train.items])
 
 
 def catalog_before(catalog: Catalog, histories: Histories, ends: Int64) -> tuple[Catalog, Int32]:
     """The catalog recounted from what each user bought before a row of their own (length U)."""
-    visible = np.arange(len(histories.items)) < np.repeat(ends, histories.lengths)
-    return recount(catalog, histories.keep(visible))
+    return recount(catalog, histories.item_counts(len(catalog), ends))
 
 
 def build_cases(
@@ -66,11 +69,7 @@ def build_cases(
         as_of: When each case is asked, length C; None when time is only an order.
         until: End of the period in which answers count.
     """
-    visible = histories.take(users)
-    position = np.arange(len(visible.items)) - np.repeat(visible.offsets[:-1], visible.lengths)
-    visible = visible.keep(
-        position < np.repeat(answer_starts - histories.offsets[users], visible.lengths)
-    )
+    visible = histories.heads(users, answer_starts)
     items, values, lengths = _distinct_answers(histories, answer_starts, answer_ends, new_index)
     has_dates = histories.time_kind == "dates"
     return Cases(

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from nextbuy.data.catalog import Catalog, recount
+from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import DAY, Histories, Int32, Int64
 from nextbuy.data.times import microseconds_of
 from nextbuy.errors import SplitError
@@ -13,6 +13,7 @@ from nextbuy.splitting.baskets import (
     basket_ends,
     basket_starts,
     build_cases,
+    catalog_before,
     first_rows_from,
     train_rows,
 )
@@ -125,10 +126,11 @@ def _split_at(
     include_new_users: bool,
 ) -> Split:
     _refuse_empty_sides(histories, validation_start, test_start)
-    known, new_index = recount(catalog, histories.keep(histories.times < test_start))
+    test_rows = first_rows_from(histories, test_start)
+    known, new_index = catalog_before(catalog, histories, test_rows)
     end = int(histories.times.max()) + 1
     train = train_rows(histories, first_rows_from(histories, validation_start), new_index)
-    before_test = train_rows(histories, first_rows_from(histories, test_start), new_index)
+    before_test = train_rows(histories, test_rows, new_index)
     validation, validation_new = _cases_between(
         histories, validation_start, test_start, new_index, include_new_users=include_new_users
     )
@@ -194,10 +196,11 @@ def automatic_cutoffs(histories: Histories) -> tuple[int, int]:
     """
     first, last = int(histories.times.min()), int(histories.times.max())
     best: tuple[int, int, int] = (0, 0, 0)
+    bounds = {skip: _bounds(histories, skip) for skip in (1, 2)}
     for share in _PERIOD_SHARES:
         period = round((last - first) * share)
-        test_start = _bounded(histories, last - period, period, skip=1)
-        validation_start = _bounded(histories, test_start - period, period, skip=2)
+        test_start = _bounded(bounds[1], last - period, period)
+        validation_start = _bounded(bounds[2], test_start - period, period)
         if not first < validation_start < test_start <= last:
             continue
         cases = min(
@@ -217,12 +220,18 @@ def automatic_cutoffs(histories: Histories) -> tuple[int, int]:
     return best[1], best[2]
 
 
-def _bounded(histories: Histories, moment: int, period: int, *, skip: int) -> int:
-    """The moment, moved so that between it and the end lie `skip` times the bounds of rows."""
+def _bounds(histories: Histories, skip: int) -> tuple[int, int]:
+    """The moments from which on lie `skip` times the most and the least rows of a period."""
     num_rows = len(histories.times)
     low, high = (int(num_rows * (1 - skip * share)) for share in (_MOST_ROWS, _LEAST_ROWS))
-    bounds = np.partition(histories.times, (low, min(high, num_rows - 1)))
-    moment = min(max(moment, int(bounds[low])), int(bounds[min(high, num_rows - 1)]))
+    high = min(high, num_rows - 1)
+    ordered = np.partition(histories.times, (low, high))
+    return int(ordered[low]), int(ordered[high])
+
+
+def _bounded(bounds: tuple[int, int], moment: int, period: int) -> int:
+    """The moment, moved between the bounds, and to midnight if periods last days."""
+    moment = min(max(moment, bounds[0]), bounds[1])
     return moment - moment % DAY if period >= 2 * DAY else moment
 
 

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nextbuy.data.histories import DAY, Float32, Histories, Int64
+from nextbuy.data.histories import DAY, Float32, Histories, Int32, Int64
 from nextbuy.errors import TrainingError
 from nextbuy.nn.own_items import OwnItems, PurchaseFacts, own_items
 from nextbuy.nn.transformer import NUM_GAPS
@@ -25,6 +25,7 @@ from nextbuy.seeding import generator
 from nextbuy.splitting.baskets import basket_starts
 
 _HOUR: Final = DAY // 24
+_BLOCK: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -164,17 +165,18 @@ def cut_into_windows(histories: Histories, longest: int) -> Windows:
             f"No purchase to train on: {len(histories)} users, all with empty training histories. "
             "Use more data or a later cut-off."
         )
-    baskets = np.append(basket_starts(histories), len(histories.items))
     firsts, ends = histories.offsets[:-1], histories.offsets[1:]
-    found_starts, found_ends = [], []
+    found_starts, found_ends, found_opens = [], [], []
     while len(firsts):  # once for the newest window of each history, once for the one before ...
         more = ends > firsts
         firsts, ends = firsts[more], ends[more]
         reach = np.maximum(firsts, ends - longest)
-        opening = baskets[np.searchsorted(baskets, reach)]
-        starts = np.where(opening < ends, opening, reach)
+        starts, longer = reach.copy(), np.flatnonzero(reach > firsts)
+        opening = _basket_starts_from(histories.baskets, reach[longer], ends[longer])
+        starts[longer] = np.where(opening < ends[longer], opening, reach[longer])
         found_starts.append(starts)
         found_ends.append(ends)
+        found_opens.append(starts == firsts)
         ends = starts
     starts, ends = np.concatenate(found_starts), np.concatenate(found_ends)
     order = np.argsort(starts, kind="stable")
@@ -182,16 +184,36 @@ def cut_into_windows(histories: Histories, longest: int) -> Windows:
     return Windows(
         starts=starts.astype(np.int64),
         lengths=(ends - starts).astype(np.int64),
-        opens_history=np.isin(starts, histories.offsets[:-1]),
+        opens_history=np.concatenate(found_opens)[order],
     )
+
+
+def _basket_starts_from(baskets: Int32, rows: Int64, ends: Int64) -> Int64:
+    """The first begin of a basket at or after each row, or the end of its user.
+
+    Halves the rows in between, so that only few of an array that may be mapped are looked at. Each
+    row has one of the same user before it.
+    """
+    before, low, high = baskets[rows - 1], rows.copy(), ends.copy()
+    while (low < high).any():
+        middle = (low + high) // 2
+        is_later = baskets[np.minimum(middle, ends - 1)] > before
+        high = np.where(is_later, middle, high)
+        low = np.where(is_later | (low >= high), low, middle + 1)
+    return low
 
 
 def has_baskets(histories: Histories) -> bool:
     """Whether any basket holds more than one purchase."""
-    same = (histories.baskets[1:] == histories.baskets[:-1]) & (
-        histories.owners[1:] == histories.owners[:-1]
-    )
-    return bool(same.any())
+    firsts = histories.offsets[:-1][histories.lengths > 0]
+    for start in range(0, len(histories.baskets) - 1, _BLOCK):
+        block = histories.baskets[start : start + _BLOCK + 1]
+        same = block[1:] == block[:-1]  # of row start + 1 and the rows after it
+        low, high = np.searchsorted(firsts, (start + 1, start + 1 + len(same)))
+        same[firsts[low:high] - start - 1] = False
+        if same.any():
+            return True
+    return False
 
 
 def num_batches(windows: Windows, tokens: int) -> int:

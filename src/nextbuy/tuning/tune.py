@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from optuna.trial import FrozenTrial
 
-from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.options import ReadOptions
 from nextbuy.errors import ConfigError
 from nextbuy.predictor.learning import read_and_split
@@ -101,7 +100,7 @@ def tune(
     parts = distributions(space, default)
     with run_lock(out):
         identity = {
-            "data": fingerprint(source.purchases),
+            "data": source.fingerprint(),
             "split": split.name,
             **config.model_dump(include=_OF_A_STUDY),
             "space": {path: str(part) for path, part in parts.items()},

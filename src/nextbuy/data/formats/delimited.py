@@ -53,6 +53,21 @@ def read_delimited(opened: Opened, options: ReadOptions) -> RawTable:
         UnreadableFileError: If it is in another encoding, or a quote is not closed.
         ColumnError: If there is only one column, or two have one name.
     """
+    text, guesses = delimited_text(opened, options)
+    if (
+        not text.data[text.start : text.start + _HEAD].strip()
+        and not text.data[text.start :].strip()
+    ):
+        raise EmptyDataError(f"0 purchases in {opened.name}: it has only a header line.")
+    return replace(parse_text(text, options), guesses=guesses)
+
+
+def delimited_text(opened: Opened, options: ReadOptions) -> tuple[DelimitedText, tuple[str, ...]]:
+    """The text with its form, and what was recognised about that.
+
+    Raises:
+        EmptyDataError, UnreadableFileError, ColumnError: As `read_delimited` does.
+    """
     data, guesses = to_utf8(opened, options.encoding)
     start = _first_text(opened.name, data)
     delimiter, delimiter_guess = _delimiter(opened, data[start : start + _HEAD], options)
@@ -62,8 +77,6 @@ def read_delimited(opened: Opened, options: ReadOptions) -> RawTable:
     if not options.header:
         body = start
     _check_names(opened.name, names, delimiter)
-    if not data[body : body + _HEAD].strip() and not data[body:].strip():
-        raise EmptyDataError(f"0 purchases in {opened.name}: it has only a header line.")
     text = DelimitedText(
         name=opened.name,
         data=data,
@@ -73,9 +86,7 @@ def read_delimited(opened: Opened, options: ReadOptions) -> RawTable:
         names=names,
         longest=options.limits.line_bytes,
     )
-    mapping, _ = recognise(opened.name, names, options, is_untitled=not options.header)
-    table = _parse(text, mapping, options)
-    return replace(table, guesses=guesses, is_untitled=not options.header, is_text=True)
+    return text, guesses
 
 
 def to_utf8(opened: Opened, encoding: str | None) -> tuple[bytes, tuple[str, ...]]:
@@ -193,6 +204,13 @@ def _check_names(name: str, names: list[str], delimiter: str) -> None:
                 f"{name} has the column {column!r} twice: positions {names.index(column) + 1} and "
                 f"{position + 1} of {names}. Rename one."
             )
+
+
+def parse_text(text: DelimitedText, options: ReadOptions) -> RawTable:
+    """The records of a text whose form is known; every field as it stands there."""
+    mapping, _ = recognise(text.name, text.names, options, is_untitled=not options.header)
+    table = _parse(text, mapping, options)
+    return replace(table, is_untitled=not options.header, is_text=True)
 
 
 def _parse(text: DelimitedText, mapping: Mapping[str, str], options: ReadOptions) -> RawTable:

@@ -81,6 +81,16 @@ def record_ends(data: bytes, start: int) -> Int64:
     return np.concatenate(ends).astype(np.int64) if ends else np.zeros(0, np.int64)
 
 
+def last_record_end(data: bytes) -> int:
+    """The place after the last line break outside quotes of a text that begins with a record; 0
+    where there is none."""
+    if b'"' not in data:
+        return data.rfind(b"\n") + 1
+    block = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero((block == _LF) & ~_inside_quotes(block))
+    return int(ends[-1]) + 1 if len(ends) else 0
+
+
 def line_breaks(data: bytes) -> Int64:
     """Positions of all line feeds."""
     return np.flatnonzero(np.frombuffer(data, np.uint8) == _LF).astype(np.int64)

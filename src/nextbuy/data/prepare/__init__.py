@@ -1,0 +1,1 @@
+"""Histories of a log that is larger than memory, made in files."""
