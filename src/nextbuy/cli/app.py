@@ -19,6 +19,7 @@ from nextbuy.cli import (
     keys,
     predict,
     report,
+    score,
     serve,
     store,
     train,
@@ -42,6 +43,7 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("score")(score.score)
 app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nextbuy.cli import options
+from nextbuy.cli.clusters import on_cluster, workers_of
 from nextbuy.cli.rendering import ProgressBar, number, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def tune(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     users: options.Users = None,
+    cluster: options.Cluster = None,
+    workers: options.Workers = 2,
     json: options.Json = False,
     read: options.DataFlags,
 ) -> None:
@@ -60,10 +63,10 @@ def tune(
         model=model, metric=metric, trials=trials, time_limit=time_limit, level=level,
         split=split, epochs=epochs, device=device, seed=seed,
     )  # fmt: skip
-    with ProgressBar() as progress:
+    with on_cluster(cluster, workers) as there, ProgressBar() as progress:
         found = search(
             read.source(data), out, config=config, options=read.options(), users=users,
-            progress=progress,
+            progress=progress, workers=workers_of(there),
         )  # fmt: skip
     if json:
         print_json(_report(found))

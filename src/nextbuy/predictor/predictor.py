@@ -70,6 +70,11 @@ class Predictor(Answering):
         started = time.monotonic()
         config, options = config or PredictorConfig(), options or ReadOptions()
         progress = progress or SilentProgress()
+        if workers is not None and config.time_limit is not None:
+            raise ConfigError(
+                f"A time limit ends training by the clock of one machine; asked for "
+                f"{config.time_limit:g} s and workers on a cluster. Leave one of them out."
+            )
         for name in config.chosen_models:
             model = create_model(name, config)  # refuses before anything is read
             if workers is not None:

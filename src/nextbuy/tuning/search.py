@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nextbuy.errors import ConfigError, TimeIsUpError, TrainingError
 from nextbuy.evaluation.evaluate import evaluate
-from nextbuy.models.protocol import FitOptions, Model
+from nextbuy.models.protocol import FitOptions, Model, Workers
 from nextbuy.models.search_space import nested
+from nextbuy.models.sharing import fit_model
 from nextbuy.predictor.config import create_model
 from nextbuy.progress import Progress
 from nextbuy.seeding import stream_seed
@@ -46,6 +47,7 @@ class Search:
         space: Of the trials.
         default: The first trial's values.
         progress: Told about trials.
+        workers: Fit the networks; None fits them here.
         kept: Fitted models of the default and of the best of this run, by the number of the trial.
     """
 
@@ -55,6 +57,7 @@ class Search:
     space: dict[str, BaseDistribution]
     default: dict[str, Any]
     progress: Progress
+    workers: Workers | None = None
     kept: dict[int, Model] = field(default_factory=dict)
 
     def run(self, deadline: float) -> None:
@@ -118,9 +121,13 @@ class Search:
 
     def fit(self, values: Mapping[str, Any], progress: Progress) -> Model:
         """A model with these values, fitted on training."""
-        options = FitOptions(seed=self.config.seed, epochs=self.config.epochs, progress=progress)
+        options = FitOptions(
+            seed=self.config.seed, epochs=self.config.epochs, progress=progress,
+            workers=self.workers,
+        )  # fmt: skip
         model = create_model(self.config.model, self.config.predictor(self.options_of(values)))
-        return model.fit(self.split.train, self.split.validation, self.split.catalog, options)
+        split = self.split
+        return fit_model(model, split.train, split.validation, split.catalog, options)
 
     def _validated(self, model: Model) -> dict[str, float]:
         """Scores on validation.

@@ -14,7 +14,8 @@ from nextbuy.data.fingerprint import fingerprint
 from nextbuy.data.options import ReadOptions
 from nextbuy.evaluation.comparison import compare
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
-from nextbuy.models.protocol import FitOptions, FittedModel
+from nextbuy.models.protocol import FitOptions, FittedModel, Workers
+from nextbuy.predictor.config import create_model
 from nextbuy.predictor.learning import read_and_split
 from nextbuy.predictor.refit import refit
 from nextbuy.progress import Progress, SilentProgress
@@ -67,6 +68,7 @@ def tune(
     options: ReadOptions | None = None,
     users: int | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Tuned:
     """Look for a better config of a model than its default.
 
@@ -79,6 +81,7 @@ def tune(
         options: How to read the data.
         users: Number of users of a world.
         progress: Told about trials.
+        workers: Fit the networks, one trial after the other; None fits them here.
 
     Raises:
         ConfigError: If there is no such model or nothing to tune in it.
@@ -88,6 +91,8 @@ def tune(
     started = time.monotonic()
     config, progress = config or TuningConfig(), progress or SilentProgress()
     space = declared_space(config.model)  # refuses before anything is read
+    if workers is not None:
+        workers.check(create_model(config.model, config.predictor({})))
     source, _, split = read_and_split(
         data, config.predictor({}), options or ReadOptions(), users, progress
     )
@@ -104,7 +109,7 @@ def tune(
         study = open_study(out, identity)
         search = Search(
             config=config, split=split, study=study, space=parts, default=default,
-            progress=progress,
+            progress=progress, workers=workers,
         )  # fmt: skip
         search.run(started + limit)
         test, looks = _tested(search, out)
@@ -165,7 +170,10 @@ def _on_test(search: Search, trial: FrozenTrial) -> Evaluation:
     fitted = search.kept.get(trial.number) or search.fit(trial.params, search.progress)
     model: FittedModel = fitted
     if split.before_test is not None:
-        options = FitOptions(seed=config.seed, epochs=config.epochs, progress=search.progress)
+        options = FitOptions(
+            seed=config.seed, epochs=config.epochs, progress=search.progress,
+            workers=search.workers,
+        )  # fmt: skip
         again, _ = refit(
             {config.model: fitted}, split.before_test, split.catalog, options, stage="before-test"
         )
