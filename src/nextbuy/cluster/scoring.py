@@ -27,14 +27,15 @@ _OFTEN: Final = 0.5
 class ScoringWorker:
     """Scores the blocks that it is given; it has the bundle from the one who asks."""
 
-    def __init__(self, stored: Sequence[Any], threads: int) -> None:
-        """Take the scorer from where it is stored: a list of one reference, to be asked for."""
-        self._scorer: BlockScorer = ray.get(stored[0])
+    def __init__(self, threads: int) -> None:
         self._threads = threads
+        self._scorer: BlockScorer | None = None
 
-    def offers(self, number: int) -> pl.DataFrame:
-        """See `BlockScorer.offers`."""
+    def offers(self, stored: Sequence[Any], number: int) -> pl.DataFrame:
+        """See `BlockScorer.offers`; `stored` holds a reference to it, which is followed once."""
         torch.set_num_threads(self._threads)
+        if self._scorer is None:
+            self._scorer = ray.get(stored[0])
         return self._scorer.offers(number)
 
     @ray.method(concurrency_group="signs")
@@ -64,7 +65,7 @@ class RayScoring:
             PeerLostError: If a block was lost with its worker again and again.
         """
         stored = ray.put(scorer)  # stays while it is held here: a worker may begin again
-        workers = self._started([stored], min(self._config.workers, len(numbers)))
+        workers = self._started(min(self._config.workers, len(numbers)))
         left, given = list(reversed(numbers)), dict[Any, tuple[int, int]]()
         signs: dict[int, tuple[Any, float]] = {}
         try:
@@ -73,7 +74,7 @@ class RayScoring:
                     mine = sum(one == place for one, _ in given.values())
                     for _ in range(min(_AHEAD - mine, len(left))):
                         number = left.pop()
-                        given[worker.offers.remote(number)] = place, number
+                        given[worker.offers.remote([stored], number)] = place, number
                 for reference in ray.wait(list(given), timeout=_OFTEN)[0]:
                     number = given.pop(reference)[1]
                     yield number, self._table(reference, number)
@@ -83,14 +84,14 @@ class RayScoring:
             for worker in workers:
                 ray.kill(worker)
 
-    def _started(self, stored: Sequence[Any], count: int) -> list[Any]:
+    def _started(self, count: int) -> list[Any]:
         threads = cpus_for_each(count, torch.get_num_threads())
         actor: Any = ray.remote(concurrency_groups={"signs": 1})(ScoringWorker)
         settings = actor.options(
             num_cpus=threads, max_restarts=-1, max_task_retries=self._config.most_restarts,
             scheduling_strategy="SPREAD",
         )  # fmt: skip
-        workers = [settings.remote(stored, threads) for _ in range(count)]
+        workers = [settings.remote(threads) for _ in range(count)]
         try:
             found = ray.get([w.about.remote() for w in workers], timeout=self._config.start_seconds)
         except GetTimeoutError as error:
