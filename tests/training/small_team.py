@@ -34,6 +34,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--own-host")
     parser.add_argument("--timeout", type=float, default=20.0)
     parser.add_argument("--join", type=float, default=20.0)
     parser.add_argument("--code", default="same")
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
                 size=size, join_seconds=arguments.join, timeout_seconds=arguments.timeout,
                 must_agree={"code": arguments.code},
             ),
-            listening=listening,
+            listening=listening, own_host=arguments.own_host,
         )  # fmt: skip
     histories = small_histories(80)
     shape = LstmRnnShape(

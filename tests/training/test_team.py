@@ -188,6 +188,18 @@ def test_C03_a_straggler_is_waited_for_and_its_time_is_known(tmp_path, start, un
     assert hashes(ranks) == undisturbed[1]
 
 
+def test_G5_what_two_began_one_ends_and_the_other_way_round(tmp_path, team):
+    hashes(team(tmp_path / "alone", 1))
+    for folder, first in ((tmp_path / "a", 2), (tmp_path / "b", 1)):
+        begun = team(folder, first, failpoint="after_step:6")
+        assert begun[0].ended()[0] == -signal.SIGKILL
+        begun[-1].ended()
+        hashes(team(folder, 3 - first))
+        one, other = weights_in(tmp_path / "alone"), weights_in(folder)
+        for name in one:
+            np.testing.assert_allclose(other[name], one[name], rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("moment", ["mid_manifest:2", "after_rename:3"])
 def test_C05_rank_0_dies_during_a_save_and_the_checkpoint_before_it_counts(
     moment, tmp_path, team, undisturbed

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 DATA_PANEL = "How to read the data"
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]

@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 def train(
     *,
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
-        ),
-    ],
+    data: options.Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
     config_file: options.ConfigFile = None,
     preset: options.Preset = "balanced",

@@ -2,18 +2,21 @@
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nextbuy.cluster.config import ClusterConfig
 from nextbuy.errors import ConfigError
 
 _OBJECT_STORE: Final = 256 << 20
 _REACH_SECONDS: Final = 5.0
+_KILL_SECONDS: Final = 10.0
 _ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns about what it will do some day
@@ -74,15 +77,47 @@ def here() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def own_address() -> str:
+    """That other nodes reach this one by."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def whereabouts() -> dict[str, str]:
+    """Of this process, for people and for `end_process`."""
+    return {"host": own_address(), "node": here(), "pid": str(os.getpid())}
+
+
+def end_process(node: str, pid: int) -> None:
+    """Kill a process on a node that does not answer: one that was stopped would otherwise keep its
+    processors, because Ray asks it to leave by itself."""
+    place = NodeAffinitySchedulingStrategy(node, soft=False)
+    task: Any = ray.remote(_kill)
+    ray.wait(
+        [task.options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(pid)],
+        timeout=_KILL_SECONDS,
+    )
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def what_is_free() -> str:
+    """Processors and GPUs that nobody has taken, in words."""
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return f"{free.get('CPU', 0):g} processors and {free.get('GPU', 0):g} GPUs"
+
+
 def cpus_for_each(workers: int, wanted: int) -> int:
     """Processors that each worker may have, at most `wanted`.
 
     Raises:
         ConfigError: If the cluster has not one for each, or this node none at all.
     """
-    total = int(ray.cluster_resources().get("CPU", 0))
-    mine = next((n for n in ray.nodes() if n["NodeID"] == here()), {"Resources": {}})
-    own = int(mine["Resources"].get("CPU", 0))
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    there = {n["NodeID"]: int(n["Resources"].get("CPU", 0)) for n in nodes if n["Alive"]}
+    total, own = sum(there.values()), there.get(here(), 0)
     if total < workers or own < 1:
         raise ConfigError(
             f"{workers} workers need a processor each, the first on the machine of this command; "

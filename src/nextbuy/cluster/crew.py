@@ -13,13 +13,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nextbuy.cluster.code import code_facts, differences
 from nextbuy.cluster.config import ClusterConfig
-from nextbuy.cluster.connecting import here
+from nextbuy.cluster.connecting import end_process, here, what_is_free
 from nextbuy.cluster.worker import Event, Meeting, Outcome, Worker
 from nextbuy.errors import ConfigError, JoinError, NextbuyError, PeerLostError
 from nextbuy.models.protocol import FitOptions
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.training.distributed import JoinConfig
-from nextbuy.training.interruption import StopRequest
+from nextbuy.training.interruption import Interrupted, StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Crew:
             for rank, place in enumerate(places)
         ]
         self._names = [f"Rank {rank}" for rank in range(config.workers)]
+        self._places: list[tuple[str, int]] = []
+        self._silent: set[int] = set()
         self._calls: dict[int, tuple[Any, float]] = {}
         self._called = [0.0] * config.workers
 
@@ -91,6 +93,8 @@ class Crew:
         """Kill all of them; nothing of them goes on."""
         for worker in self._workers:
             ray.kill(worker)
+        for node, pid in (self._places[rank] for rank in self._silent):
+            end_process(node, pid)
 
     def _check_code(self) -> None:
         wanted = code_facts()
@@ -101,13 +105,14 @@ class Crew:
         except GetTimeoutError as error:
             raise ConfigError(
                 f"{len(self._workers)} workers of {self._threads} processors did not start within "
-                f"{self._config.start_seconds:g} s; free are {ray.available_resources()}."
+                f"{self._config.start_seconds:g} s; free are {what_is_free()}."
             ) from error
         except RayActorError as error:
             raise PeerLostError(f"A worker died as it started: {_short(error)}") from error
         self._names = [
             f"Rank {rank} (pid {one['pid']} on {one['host']})" for rank, one in enumerate(found)
         ]
+        self._places = [(one["node"], int(one["pid"])) for one in found]
         for name, one in zip(self._names, found, strict=True):
             if said := differences(one, wanted):
                 raise JoinError(
@@ -139,7 +144,8 @@ class Crew:
         if isinstance(outcome.error, PeerLostError):
             others = {r: one for r, one in waiting.items() if one != rank}
             raise PeerLostError(f"{self._who_is_lost(others)}{outcome.error}") from outcome.error
-        if outcome.error is not None:
+        is_saved = rank == 0 or not isinstance(outcome.error, Interrupted)
+        if outcome.error is not None and is_saved:  # rank 0 may still be saving what all stopped at
             raise outcome.error
         return outcome
 
@@ -147,6 +153,7 @@ class Crew:
         """Names those who died or do not answer any more."""
         signs = {self._workers[rank].news.remote(): rank for rank in others.values()}
         answered, silent = ray.wait(list(signs), num_returns=len(signs), timeout=_LAST_SIGN)
+        self._silent |= {signs[one] for one in silent}
         lost = [f"{self._names[signs[one]]} does not answer. " for one in silent]
         for one in answered:
             try:
@@ -171,6 +178,7 @@ class Crew:
                 del self._calls[rank]
                 self._tell(self._answer(reference, rank), progress)
             elif now - since > self._config.timeout_seconds:
+                self._silent.add(rank)
                 raise PeerLostError(
                     f"{self._names[rank]} has not answered for {now - since:.0f} s."
                 )
@@ -181,6 +189,7 @@ class Crew:
         except RayActorError as error:
             raise PeerLostError(f"{self._names[rank]} died: {_short(error)}") from error
         except GetTimeoutError as error:
+            self._silent.add(rank)
             raise PeerLostError(f"{self._names[rank]} does not answer.") from error
 
     @staticmethod

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import polars as pl
@@ -12,7 +13,12 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from nextbuy.cluster.code import code_facts, differences
 from nextbuy.cluster.config import ClusterConfig
-from nextbuy.cluster.connecting import cpus_for_each
+from nextbuy.cluster.connecting import (
+    cpus_for_each,
+    end_process,
+    what_is_free,
+    whereabouts,
+)
 from nextbuy.errors import ConfigError, JoinError, PeerLostError
 from nextbuy.predictor.everybody import BlockScorer
 
@@ -41,7 +47,7 @@ class ScoringWorker:
     @ray.method(concurrency_group="signs")
     def about(self) -> dict[str, str]:
         """Which code this runs; also a sign of life."""
-        return {"host": ray.util.get_node_ip_address(), **code_facts()}
+        return {**whereabouts(), **code_facts()}
 
 
 class RayScoring:
@@ -55,6 +61,7 @@ class RayScoring:
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._in_vain = 0
+        self._places: dict[int, tuple[str, int]] = {}
 
     def __call__(
         self, scorer: BlockScorer, numbers: Sequence[int]
@@ -86,7 +93,8 @@ class RayScoring:
 
     def _started(self, count: int) -> list[Any]:
         threads = cpus_for_each(count, torch.get_num_threads())
-        actor: Any = ray.remote(concurrency_groups={"signs": 1})(ScoringWorker)
+        made: Any = ray.remote  # whose types do not know of groups
+        actor = made(concurrency_groups={"signs": 1})(ScoringWorker)
         settings = actor.options(
             num_cpus=threads, max_restarts=-1, max_task_retries=self._config.most_restarts,
             scheduling_strategy="SPREAD",
@@ -97,16 +105,20 @@ class RayScoring:
         except GetTimeoutError as error:
             raise ConfigError(
                 f"{count} workers of {threads} processors did not start within "
-                f"{self._config.start_seconds:g} s; free are {ray.available_resources()}."
+                f"{self._config.start_seconds:g} s; free are {what_is_free()}."
             ) from error
         wanted = code_facts()
-        for one in found:
+        for place, one in enumerate(found):
+            self._note(place, one)
             if said := differences(one, wanted):
                 raise JoinError(
                     f"A worker on {one['host']} has {said}. Install the same nextbuy on all "
                     "machines of the cluster."
                 )
         return workers
+
+    def _note(self, place: int, about: dict[str, str]) -> None:
+        self._places[place] = about["node"], int(about["pid"])
 
     def _table(self, reference: Any, number: int) -> pl.DataFrame:
         try:
@@ -127,6 +139,8 @@ class RayScoring:
                 if now - since > patience / 4:
                     signs[place] = worker.about.remote(), now
             elif ray.wait([reference], timeout=0)[0]:
+                with suppress(RayActorError):
+                    self._note(place, ray.get(reference))
                 signs[place] = None, now
             elif now - since > patience:
                 self._in_vain += 1
@@ -138,4 +152,6 @@ class RayScoring:
                     )
                 logger.warning("Worker %d does not answer; it is started again.", place)
                 ray.kill(worker, no_restart=False)
+                node, pid = self._places[place]
+                end_process(node, pid)
                 signs[place] = None, now

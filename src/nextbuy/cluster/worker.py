@@ -1,15 +1,14 @@
 """What runs in the processes of a cluster that train a network together."""
 
-import os
 import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import torch
 
 from nextbuy.cluster.code import code_facts
+from nextbuy.cluster.connecting import own_address, whereabouts
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
 from nextbuy.errors import NextbuyError
@@ -80,11 +79,11 @@ class Worker:
 
     def about(self) -> dict[str, str]:
         """Who this is, and which code it runs."""
-        return {"host": ray.util.get_node_ip_address(), "pid": str(os.getpid()), **code_facts()}
+        return {**whereabouts(), **code_facts()}
 
     def listen(self, port: int) -> tuple[str, int] | NextbuyError:
         """Host and port at which the others find rank 0."""
-        host = ray.util.get_node_ip_address()
+        host = own_address()
         try:
             self._listening = listen(host, port)
         except NextbuyError as error:
@@ -117,7 +116,7 @@ class Worker:
             return Alone(self._stop)
         return join(
             meeting.host, meeting.port, self._rank, meeting.config, listening=self._listening,
-            own_host=ray.util.get_node_ip_address(), device=torch_device(job.model.config.device),
+            own_host=own_address(), device=torch_device(job.model.config.device),
             stop=self._stop,
         )  # fmt: skip
 

@@ -151,18 +151,30 @@ def fit_and_score(
         members = _fit_again(members, seconds, split, options)
         fitted = {**members} if weights is None else {**members, BLEND: Blend(members, weights)}
     shares = {} if weights is None else weights.overall()
-    rows = [
-        LeaderboardRow(
-            model=name, weight=shares.get(name), fit_seconds=seconds[name],
-            validation=validation[name],
-            test=_score_test(model, split, config, final.cadence, world=world, progress=progress),
-        )
+    test = {
+        name: _score_test(model, split, config, final.cadence, world=world, progress=progress)
         for name, model in fitted.items()
-    ]  # fmt: skip
+    }
+    rows = _rows(test, validation, shares, seconds)
     return Fitted(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
         skipped=skipped, scored_share=share, refitted=refitted, asked=asked, cadence=final,
     )  # fmt: skip
+
+
+def _rows(
+    test: Mapping[str, Evaluation],
+    validation: Mapping[str, Evaluation],
+    shares: Mapping[str, float],
+    seconds: Mapping[str, float],
+) -> list[LeaderboardRow]:
+    return [
+        LeaderboardRow(
+            model=name, weight=shares.get(name), fit_seconds=seconds[name],
+            validation=validation[name], test=found,
+        )
+        for name, found in test.items()
+    ]  # fmt: skip
 
 
 def _options(

@@ -151,7 +151,8 @@ def from_bytes(content: bytes, patience: int) -> TrainingState:
     for name, array in arrays.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = np.array(array)
-    return replace(_told(facts, patience), **parts)
+    weights, optimizer, best = (parts[part] for part in _ARRAYS)
+    return replace(_told(facts, patience), weights=weights, optimizer=optimizer, best_weights=best)
 
 
 def clear_checkpoints(folder: Path) -> None:

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from nextbuy.errors import JoinError, PeerLostError
 from nextbuy.nn.placing import CPU
@@ -107,7 +108,7 @@ def join(
     if rank != 0:
         _reach(host, port, rank, config)
     try:
-        store = dist.TCPStore(
+        store = TCPStore(
             host, port, is_master=rank == 0, wait_for_workers=False, timeout=patience,
             master_listen_fd=None if listening is None else listening.detach(),
         )  # fmt: skip
@@ -143,7 +144,7 @@ def _reach(host: str, port: int, rank: int, config: JoinConfig) -> None:
             return
 
 
-def _agree(store: dist.TCPStore, rank: int, config: JoinConfig) -> None:
+def _agree(store: TCPStore, rank: int, config: JoinConfig) -> None:
     mine: dict[str, Any] = {"size": config.size, **config.must_agree}
     if rank == 0:
         store.set("facts", json.dumps(mine))
@@ -158,7 +159,7 @@ def _agree(store: dist.TCPStore, rank: int, config: JoinConfig) -> None:
         raise JoinError(f"Rank {rank} is there already; two processes were given the same rank.")
 
 
-def _wait_for_all(store: dist.TCPStore, config: JoinConfig) -> None:
+def _wait_for_all(store: TCPStore, config: JoinConfig) -> None:
     ends = time.monotonic() + config.join_seconds
     names = {f"rank {rank}": rank for rank in range(config.size)}
     while not store.check(list(names)):
@@ -172,10 +173,10 @@ def _wait_for_all(store: dist.TCPStore, config: JoinConfig) -> None:
 
 
 def _group(
-    store: dist.TCPStore, rank: int, config: JoinConfig, device: torch.device, own_host: str
+    store: TCPStore, rank: int, config: JoinConfig, device: torch.device, own_host: str
 ) -> Any:  # torch does not type its process groups
     timeout = timedelta(seconds=config.timeout_seconds)
-    within = dist.PrefixStore("group", store)
+    within = PrefixStore("group", store)
     if device.type == "cuda" and dist.is_nccl_available():
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = timeout
@@ -195,7 +196,7 @@ class DistributedTeam:
         rank: int,
         config: JoinConfig,
         *,
-        store: dist.TCPStore,
+        store: TCPStore,
         group: Any,
         device: torch.device,
         stop: StopRequest,
@@ -279,7 +280,7 @@ class DistributedTeam:
             logger.warning("Rank %d waited for %s here:\n%s", self.rank, what, stack)
             raise PeerLostError(
                 f"Rank {self.rank} waited {waited:.1f} s for {what} in step {self._steps} of this "
-                f"start, and lost another rank: {_first_line(error)}"
+                f"start, and lost another rank: {_first_line(error)}."
             ) from error
 
 

@@ -108,15 +108,7 @@ def train(
         Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
         facts, team,
     )  # fmt: skip
-    run.progress.start("train", config.epochs * run.batches_per_epoch, done=state.step)
-    try:
-        with team.stopping() as stop:
-            while state.epoch < config.epochs and not state.finished:
-                state = run.train_epoch(state, stop)
-                state = run.end_epoch(state, validate)
-    finally:
-        run.progress.finish()
-        log.close()
+    state = run.until_done(state, validate)
     return TrainingResult(
         weights=state.best_weights, best_epoch=state.stopping.best_epoch,
         best_loss=state.stopping.best_loss, num_epochs=state.epoch, num_steps=state.step,
@@ -187,6 +179,22 @@ class _Run:
     def __post_init__(self) -> None:
         self.batches_per_epoch = num_batches(self.windows, self.config.tokens)
         self.saved_at = time.monotonic()
+
+    def until_done(
+        self, state: TrainingState, validate: Callable[[Weights], float] | None
+    ) -> TrainingState:
+        """Train all epochs that are still to be trained."""
+        num_epochs = self.config.epochs
+        self.progress.start("train", num_epochs * self.batches_per_epoch, done=state.step)
+        try:
+            with self.team.stopping() as stop:
+                while state.epoch < num_epochs and not state.finished:
+                    state = self.train_epoch(state, stop)
+                    state = self.end_epoch(state, validate)
+        finally:
+            self.progress.finish()
+            self.log.close()
+        return state
 
     def train_epoch(self, state: TrainingState, stop: StopRequest) -> TrainingState:
         """Take the steps of an epoch that are still to be taken."""

@@ -26,13 +26,16 @@ def part_of(batch: Batch, rows: slice) -> Batch:
     grid = np.array([rows.start, rows.stop]) * length
     low, high = np.searchsorted(asked.states, grid)
     mine = (asked.owners >= low) & (asked.owners < high)
-    arrays = {
-        name: None if (array := getattr(batch, name)) is None else array[rows]
-        for name in ("inputs", "marks", "targets", "openings", "gaps", "days", "moments", "weights")
-    }
     return replace(
         batch,
-        **arrays,
+        inputs=batch.inputs[rows],
+        marks=batch.marks[rows],
+        targets=batch.targets[rows],
+        openings=batch.openings[rows],
+        gaps=None if batch.gaps is None else batch.gaps[rows],
+        days=None if batch.days is None else batch.days[rows],
+        moments=None if batch.moments is None else batch.moments[rows],
+        weights=None if batch.weights is None else batch.weights[rows],
         own=None if batch.own is None else batch.own.take(np.arange(low, high)),
         asked=Questions(
             states=asked.states[low:high] - grid[0],

@@ -91,8 +91,7 @@ def tune(
     started = time.monotonic()
     config, progress = config or TuningConfig(), progress or SilentProgress()
     space = declared_space(config.model)  # refuses before anything is read
-    if workers is not None:
-        workers.check(create_model(config.model, config.predictor({})))
+    _check(workers, config)
     source, _, split = read_and_split(
         data, config.predictor({}), options or ReadOptions(), users, progress
     )
@@ -121,6 +120,11 @@ def tune(
             default=_facts(search.default_trial()), best=_facts(best), test=test, looks=looks,
             config=out / BEST, pictures=tuple(draw(search, out)), protocol=split.description,
         )  # fmt: skip
+
+
+def _check(workers: Workers | None, config: TuningConfig) -> None:
+    if workers is not None:
+        workers.check(create_model(config.model, config.predictor({})))
 
 
 def _facts(trial: FrozenTrial) -> dict[str, Any]:
