@@ -4,11 +4,12 @@
 
 Fits one transformer on `world:market` here, by one worker and by two, each time on as many threads
 in all, and scores all users here and by two workers. Then training by two workers is disturbed by
-SIGKILL of one rank after another until there were `--kills`, and once its driver is killed; both
-must end with the weights of the undisturbed run. With `--partition` (Linux, root) two ranks in
-network namespaces are cut off from each other in the middle, in both directions and in one. Prints
-one JSON line; the exit code is 1 if a result differs. Needs no data. On a machine of two cores two
-workers can be no faster than two threads: what is measured is the overhead.
+SIGKILL of one rank after another until there were `--kills`, then by SIGSTOP of one, which must be
+given up, and once its driver is killed; all must end with the weights of the undisturbed run. With
+`--partition` (Linux, root) two ranks in network namespaces are cut off from each other in the
+middle, in both directions and in one. Prints one JSON line; the exit code is 1 if a result differs.
+Needs no data. On a machine of two cores two workers can be no faster than two threads: what is
+measured is the overhead.
 """
 
 import argparse
@@ -119,20 +120,22 @@ def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
         "loss_2_workers": two.result.best_loss,
         "loss_within": loss <= TOLERANCE,
         "largest_difference_of_a_weight": apart,
-        "kills": killer.done,
+        "kills": arguments.kills,
+        "kills_and_stops": killer.done,
         "lost": len(lost),
         "seconds_killed": round(seconds_killed, 1),
-        "killed_equal": digest(disturbed) == digest(two),
+        "killed_equal": digest(disturbed) == digest(two) and len(lost) == killer.done,
         "two": digest(two),
     }
 
 
 class Killer(SilentProgress):
-    """Kills rank 0 and rank 1 in turn, evenly over the steps of an undisturbed run."""
+    """Kills rank 0 and rank 1 in turn, evenly over the steps of an undisturbed run; stops one."""
 
     def __init__(self, kills: int, num_steps: int) -> None:
         self.done = 0
-        self._at = [num_steps * (kill + 1) // (kills + 2) for kill in range(kills)]
+        self._kills = kills
+        self._at = [num_steps * (kill + 1) // (kills + 2) for kill in range(kills + 1)]
         self._step = 0
 
     def start(self, name: str, total: int, done: int = 0) -> None:  # noqa: ARG002
@@ -144,9 +147,10 @@ class Killer(SilentProgress):
         if self.done < len(self._at) and self._step >= self._at[self.done]:
             found = ray_workers()
             if len(found) == 2:
-                found[self.done % 2].kill()
+                number = signal.SIGKILL if self.done < self._kills else signal.SIGSTOP
+                found[self.done % 2].send_signal(number)
                 self.done += 1
-                say(f"kill {self.done} in step {self._step}")
+                say(f"{number.name} {self.done} in step {self._step}")
 
 
 def ray_workers() -> list[psutil.Process]:
@@ -158,7 +162,7 @@ def scored(split: Split) -> dict[str, Any]:
     config = PredictorConfig(models=("personal-frequency", "transformer"), epochs=1)
     predictor = Predictor.fit("world:market", config=config, users=len(split.train))
     who = predictor.histories.take(np.arange(20_000) % len(predictor.histories))
-    scorer = BlockScorer(predictor, who, ScoreRequest(k=10))
+    scorer = BlockScorer.of(predictor, who, ScoreRequest(k=10))
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("here", "2_workers"):
@@ -207,6 +211,7 @@ def partitioned(ways: int) -> dict[str, Any]:
         "ip link set nextbuy-va netns nextbuy-a", "ip link set nextbuy-vb netns nextbuy-b",
         "ip -n nextbuy-a addr add 10.77.0.1/24 dev nextbuy-va",
         "ip -n nextbuy-b addr add 10.77.0.2/24 dev nextbuy-vb",
+        "ip -n nextbuy-a link set lo up", "ip -n nextbuy-b link set lo up",
         "ip -n nextbuy-a link set nextbuy-va up", "ip -n nextbuy-b link set nextbuy-vb up",
     ]  # fmt: skip
     cuts = ["ip -n nextbuy-b route add blackhole 10.77.0.1/32",

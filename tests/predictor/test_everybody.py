@@ -32,7 +32,7 @@ def small_blocks(monkeypatch):
 
 
 def scorer_of(predictor, **asked):
-    return BlockScorer(predictor, predictor.histories, ScoreRequest(**asked))
+    return BlockScorer.of(predictor, predictor.histories, ScoreRequest(**asked))
 
 
 def parts(folder):

@@ -57,7 +57,7 @@ def score(
         request = ScoreRequest(k=k, model=model, rules=followed)
         with ProgressBar() as progress:
             scored = score_everybody(
-                BlockScorer(predictor, who, request), out, bundle_hash=content_hash(version),
+                BlockScorer.of(predictor, who, request), out, bundle_hash=content_hash(version),
                 scoring=scoring_of(found), progress=progress,
             )  # fmt: skip
     if json:

@@ -55,20 +55,25 @@ class BlockScorer:
         predictor: Is asked.
         who: All users.
         request: What is asked for each.
+        block_users: Users of a block, but for the last.
     """
 
     predictor: Answering
     who: Histories
     request: ScoreRequest
+    block_users: int
 
-    @property
-    def block_users(self) -> int:
-        """Users of a block, but for the last."""
-        name = self.predictor.named_model(self.request.model)
-        followed = self.predictor.config.rules if self.request.rules is None else self.request.rules
-        has_rules = followed is not None
-        model, catalog = self.predictor.models[name], self.predictor.catalog
-        return _CHUNKS * users_at_once(model, catalog, has_rules=has_rules)
+    @classmethod
+    def of(cls, predictor: Answering, who: Histories, request: ScoreRequest) -> "BlockScorer":
+        """With blocks of several times the users that are asked about together.
+
+        Raises:
+            ConfigError: If there is no such model.
+        """
+        model = predictor.models[predictor.named_model(request.model)]
+        followed = predictor.config.rules if request.rules is None else request.rules
+        at_once = users_at_once(model, predictor.catalog, has_rules=followed is not None)
+        return cls(predictor, who, request, _CHUNKS * at_once)
 
     def __len__(self) -> int:
         return math.ceil(len(self.who) / self.block_users)
