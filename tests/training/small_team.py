@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch._dynamo  # noqa: F401  (the first optimizer step does it, for seconds; forks have it)
 
 from nextbuy.errors import NextbuyError
 from nextbuy.nn.recurrent import LstmRnnShape, Weights, initial_weights

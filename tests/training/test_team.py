@@ -233,7 +233,7 @@ def test_C06_other_code_is_refused_and_so_is_another_run(tmp_path, start):
 def test_C07_wrong_ranks_are_refused_at_once(tmp_path, start):
     port = free_port()
     start(0, 3, port, tmp_path / "a", "--join", 15)
-    twins = [start(1, 3, port, tmp_path / "a", "--join", 15) for _ in range(2)]
+    twins = [start(1, 3, port, tmp_path / "a", "--join", 6) for _ in range(2)]
     other_size = start(1, 2, port, tmp_path / "a")
     assert (
         "JoinError: Rank 1 does not belong to this team: it has size 2, rank 0 has 3."
