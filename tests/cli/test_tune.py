@@ -48,10 +48,11 @@ def test_the_best_config_is_a_file_that_train_takes(log, tmp_path, run):
 
 
 def test_the_words_say_what_was_tried_and_what_comes_next(log, tmp_path, run):
-    code, out, _ = run("tune", log, *MARKOV, "--out", tmp_path / "study")
+    code, out, err = run("tune", log, *MARKOV, "--out", tmp_path / "study")
     assert code == 0
+    assert err.count(" complete, validation loss ") == 5
     assert "5 trials: 5 complete, 0 pruned, 0 failed" in out
-    assert "on the test (60 cases): " in out
+    assert "on the test (60 cases, both fitted again on everything before it): " in out
     assert f"--config {tmp_path / 'study' / 'best.toml'}" in " ".join(out.split())
 
 

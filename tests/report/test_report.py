@@ -16,7 +16,7 @@ from tests.shop import shop_log
 
 EVIL = '<script>alert("1")</script>'
 SECTIONS = ("short", "data", "protocol", "leaderboard", "blend", "calibration", "gains", "slices",
-            "times", "audiences", "customers", "caveats")  # fmt: skip
+            "times", "amounts", "audiences", "customers", "caveats")  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -121,6 +121,20 @@ def test_the_forecasts_of_times_are_shown_as_they_were_scored(bundle, text):
     for name, scores in timing["scores"].items():
         assert f"{scores['log_likelihood']:.4f} {scores['quantile_loss']:.3f}" in words, name
     assert "too short to see what comes within 30 and 90 days" in words
+
+
+def test_amounts_are_shown_as_they_were_scored(bundle, text):
+    amount = Predictor.load(bundle).facts["timing"]["amount"]
+    words = Page(text).text
+    for name, found in amount["test"].items():
+        said, came = (found[key] / found["num_users"] for key in ("said", "came"))
+        label = {"items": "items in it", "units": "units in it"}.get(name, name)
+        share = f" {100 * amount['weights'][name]:.0f} %" if name in amount["weights"] else ""
+        assert f"{label}{share} {said:,.2f} {came:,.2f} {found['mae']:,.2f}" in words
+    blend = amount["test"]["blend"]
+    assert f"{blend['num_users']:,} customers who bought in the test" in words
+    off = blend["came"] / blend["said"] - 1
+    assert f"{100 * abs(off):.1f} % {'more' if off >= 0 else 'less'} than said" in words
 
 
 def test_audiences_are_shown_as_they_were_scored(bundle, text):

@@ -3,15 +3,25 @@
 import math
 import tomllib
 
+import numpy as np
+import polars as pl
 import pytest
 
+from nextbuy.data.options import ReadOptions
 from nextbuy.errors import ConfigError
 from nextbuy.evaluation.comparison import Difference
+from nextbuy.evaluation.tuning_pictures import unbeaten
 from nextbuy.models.registry import MODELS, create, search_space
 from nextbuy.models.search_space import Choice, Range, nested
+from nextbuy.predictor.config import PredictorConfig
+from nextbuy.predictor.learning import read_and_split
+from nextbuy.progress import SilentProgress
+from nextbuy.tuning.limit import TimeLimit
+from nextbuy.tuning.shared_split import load_split, save_split
 from nextbuy.tuning.space import declared_space
 from nextbuy.tuning.toml import to_toml
 from nextbuy.tuning.verdict import NOISE, verdict
+from tests.shop import shop_log
 
 
 def ends(part):
@@ -79,3 +89,56 @@ def test_what_is_written_as_toml_is_read_back_the_same():
     text = to_toml({**table, "nothing": None}, comment="one\ntwo")
     assert text.startswith("# one\n# two\n")
     assert tomllib.loads(text) == table
+
+
+def test_a_limit_keeps_time_back_for_the_comparison():
+    # 10 s for pictures; the test has twice the cases of validation, and all of it may take 1.3
+    # times as long: 1.3 * 2 * (1 + 2) = 7.8 s for scores, 1.3 * (10 + 20) = 39 s for second fits.
+    default, best = {"seconds": 10.0, "scoring": 1.0}, {"seconds": 20.0, "scoring": 2.0}
+    limit = TimeLimit(end=1000.0, seconds=100.0, refits=True, test_share=2.0)
+    assert limit.of_refits(default, best) == pytest.approx(1000 - 10 - 7.8)
+    assert limit.of_trials(default, best) == pytest.approx(1000 - 10 - 7.8 - 39)
+
+
+def test_second_fits_that_would_take_most_of_a_limit_are_left_out():
+    facts = {"seconds": 10.0, "scoring": 1.0}  # 1.3 * 20 = 26 s for second fits
+    short = TimeLimit(end=1000.0, seconds=60.0, refits=True)
+    assert short.of_trials(facts, facts) == short.of_refits(facts, facts)
+    without = TimeLimit(end=1000.0, seconds=600.0, refits=False)
+    assert without.of_trials(facts, facts) == without.of_refits(facts, facts)
+
+
+def test_without_a_limit_there_is_time_for_everything():
+    facts = {"seconds": 10.0, "scoring": 1.0}
+    limit = TimeLimit(refits=True)
+    assert limit.of_trials(facts, facts) == math.inf
+    assert limit.can_refit(facts, facts)
+
+
+@pytest.mark.parametrize(("metric", "numbers"), [("loss", [2, 0, 3]), ("accuracy", [2, 1])])
+def test_what_no_other_trial_beats_in_both_is_joined(metric, numbers):
+    table = pl.DataFrame(
+        {"number": [0, 1, 2, 3], "value": [1.5, 9.0, 2.0, 1.0], "seconds": [3.0, 4.0, 1.0, 8.0]}
+    )
+    assert unbeaten(table, metric)["number"].to_list() == numbers
+
+
+@pytest.mark.parametrize("split", ["temporal", "leave-last-out"])
+def test_workers_read_the_split_that_was_written(split, tmp_path):
+    config = PredictorConfig.of(models=("markov",), split=split)
+    whole = read_and_split(shop_log(), config, ReadOptions(), None, SilentProgress())[2]
+    save_split(whole, tmp_path)
+    read = load_split(tmp_path)
+    assert read.catalog.table.equals(whole.catalog.table)
+    for name in ("items", "times", "baskets", "offsets", "prices"):
+        for one, other in (
+            (read.train, whole.train),
+            (read.validation.histories, whole.validation.histories),
+        ):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("as_of", "target_items", "target_offsets", "target_values", "target_times"):
+        found, wanted = getattr(read.validation, name), getattr(whole.validation, name)
+        assert (found is None) == (wanted is None)
+        assert found is None or (found.dtype, found.tolist()) == (wanted.dtype, wanted.tolist())
+    assert read.validation.until == whole.validation.until
+    assert len(read.test) == 0

@@ -8,10 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 from nextbuy.errors import (
     ConfigError,
     DamagedError,
+    DataError,
     NonFiniteLossError,
     ResumeError,
     RunLockedError,
@@ -19,9 +21,12 @@ from nextbuy.errors import (
 )
 from nextbuy.models.registry import create
 from nextbuy.training.checkpoint import run_lock
+from nextbuy.training.loop import _Run
+from nextbuy.tuning import comparison
 from nextbuy.tuning.config import TuningConfig
+from nextbuy.tuning.fitting import Fitting
 from nextbuy.tuning.journal import JOURNAL, finished_trials, open_study, put_back
-from nextbuy.tuning.search import Search
+from nextbuy.tuning.limit import TimeLimit
 from nextbuy.tuning.tune import tune
 from tests.shop import shop_log
 
@@ -158,11 +163,14 @@ def test_trials_of_a_network_that_fall_behind_are_pruned_and_counted(tmp_path):
         assert trial.intermediate_values[2] > reached[max(1, len(reached) // 2) - 1]
 
 
-def test_the_default_is_finished_even_where_there_is_no_time(tmp_path):
-    found = asked(tmp_path, model="gru", trials=4, epochs=1, time_limit=1e-6)
+def test_a_limit_that_ends_before_the_default_is_an_error_and_the_default_goes_on_later(tmp_path):
+    with pytest.raises(TimeIsUpError, match="before the default config"):
+        asked(tmp_path, model="gru", trials=1, epochs=1, time_limit=1e-6)
+    found = asked(tmp_path, model="gru", trials=1, epochs=1)
     assert found.trials == {"complete": 1, "pruned": 0, "fail": 0}
     assert found.test is None
     assert found.looks == 0
+    assert "the default is the best" in found.verdict
 
 
 def test_the_default_trial_of_a_network_is_the_network_without_options(tmp_path):
@@ -182,15 +190,15 @@ def fits_but(monkeypatch):
     """Let the n-th fit of a search raise an error."""
 
     def fit_but(place, error):
-        real, calls = Search.fit, []
+        real, calls = Fitting.fit, []
 
-        def fit(self, values, progress):
+        def fit(self, values, folder, progress):
             calls.append(values)
             if len(calls) == place:
                 raise error
-            return real(self, values, progress)
+            return real(self, values, folder, progress)
 
-        monkeypatch.setattr(Search, "fit", fit)
+        monkeypatch.setattr(Fitting, "fit", fit)
         return calls
 
     return fit_but
@@ -208,6 +216,16 @@ def test_a_default_that_cannot_be_trained_ends_the_search(fits_but, tmp_path):
     fits_but(1, NonFiniteLossError("The loss is nan in step 3"))
     with pytest.raises(NonFiniteLossError, match="step 3"):
         asked(tmp_path, model="markov", trials=3)
+
+
+def test_ctrl_c_is_not_held_against_the_trial_that_it_stops(fits_but, tmp_path):
+    for place in (2, 1):  # twice: a process that was killed so often would have failed it
+        calls = fits_but(place, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            asked(tmp_path, model="markov", trials=2)
+    found = asked(tmp_path, model="markov", trials=2)
+    assert found.trials == {"complete": 2, "pruned": 0, "fail": 0}
+    assert finished_trials(study_in(tmp_path))[1].params == calls[0]
 
 
 def test_what_the_time_limit_cuts_off_is_tried_first_when_there_is_time(fits_but, tmp_path):
@@ -232,6 +250,111 @@ def test_a_kill_while_a_trial_is_put_back_queues_it_only_once(tmp_path):
     put_back(study, study.get_trials()[again.number])
     assert [one.state.name for one in study.get_trials()] == ["FAIL", "FAIL", "WAITING"]
     assert finished_trials(study) == []
+
+
+def test_a_trial_whose_process_ends_a_second_time_has_failed(tmp_path):
+    for _ in range(2):
+        study = open_study(tmp_path, {})
+        assert finished_trials(study) == []
+        study.ask().suggest_float("x", 0.0, 1.0)  # and then the process ends
+    ended = finished_trials(open_study(tmp_path, {}))
+    assert [trial.state.name for trial in ended] == ["FAIL"]
+    assert not open_study(tmp_path, {}).get_trials(states=(TrialState.WAITING,))
+
+
+def test_the_default_is_tried_again_however_often_its_process_ends(tmp_path):
+    open_study(tmp_path, {}).enqueue_trial({"x": 0.5}, user_attrs={"default": True})
+    for _ in range(3):
+        study = open_study(tmp_path, {})
+        assert study.ask().suggest_float("x", 0.0, 1.0) == 0.5
+    assert finished_trials(open_study(tmp_path, {})) == []
+
+
+def test_a_killed_trial_of_a_network_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    log, folder = tmp_path / "log.csv", tmp_path / "out"
+    shop_log().write_csv(log)
+    asked_for = ["--out", str(folder), "--model", "gru", "--trials", "1", "--epochs", "3"]
+    process = subprocess.run(
+        [sys.executable, "-m", "nextbuy", "tune", str(log), *asked_for],
+        env={**os.environ, "NEXTBUY_FAILPOINT": "before_epoch_save:2"},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert process.returncode == -signal.SIGKILL
+    real, epochs = _Run.train_epoch, []
+
+    def train_epoch(self, state, stop):
+        epochs.append(state.epoch)
+        return real(self, state, stop)
+
+    monkeypatch.setattr(_Run, "train_epoch", train_epoch)
+    config = TuningConfig.of(model="gru", trials=1, epochs=3)
+    found = tune(log, folder, config=config)
+    assert epochs == [1, 2]
+    whole = tune(log, tmp_path / "whole", config=config)
+    assert found.best["validation"] == pytest.approx(whole.best["validation"], rel=1e-6)
+    trial = finished_trials(study_in(folder))[0]
+    assert sorted(trial.intermediate_values) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "recall@10"])
+def test_what_should_be_high_is_made_high(metric, tmp_path):
+    found = asked(tmp_path, model="markov", trials=4, metric=metric)
+    scores = [trial.user_attrs[metric] for trial in finished_trials(study_in(tmp_path))]
+    assert found.best["validation"][metric] == max(scores)
+
+
+def test_a_comparison_that_has_no_time_leaves_the_test_alone_and_says_so(tmp_path, monkeypatch):
+    def evaluate(*_arguments, **_options):
+        raise TimeIsUpError("The time for the search is up.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "evaluate", evaluate)
+        found = asked(tmp_path, **MARKOV)
+    assert found.test is None
+    assert found.looks == 0
+    assert "no time was left to ask the test" in found.verdict
+    assert "no time was left" in (tmp_path / "best.toml").read_text(encoding="utf-8")
+    assert asked(tmp_path, **MARKOV).looks == 1
+
+
+def test_without_time_for_second_fits_both_are_compared_as_they_were_judged(searched, tmp_path):
+    found = asked(tmp_path, **MARKOV, time_limit=3600)
+    assert found.test["fitted_again"]
+    tight = TuningConfig.of(**MARKOV, time_limit=3600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TimeLimit, "can_refit", lambda *_: False)
+        plain = tune(shop_log(), tmp_path / "tight", config=tight)
+    assert not plain.test["fitted_again"]
+    assert plain.test["default"]["loss"] != found.test["default"]["loss"]
+
+
+def test_a_line_tells_of_each_trial_that_is_on_disk(tmp_path):
+    lines = []
+
+    def say(line):
+        lines.append((line, len(finished_trials(study_in(tmp_path)))))
+
+    tune(shop_log(), tmp_path, config=TuningConfig.of(model="markov", trials=3), say=say)
+    for number, (line, kept) in enumerate(lines):
+        value = finished_trials(study_in(tmp_path))[number].value
+        assert line.startswith(f"trial {number} complete, validation loss {value:.6f}, ")
+        assert kept == number + 1
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("place", ["file", "file/below/it"])
+def test_an_out_that_cannot_be_a_folder_is_refused(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file is a file"):
+        asked(tmp_path / place, **MARKOV)
+
+
+def test_data_that_are_not_there_leave_no_folder(tmp_path):
+    with pytest.raises(DataError):
+        tune(tmp_path / "no.csv", tmp_path / "out", config=TuningConfig.of(**MARKOV))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_longer_search_that_finds_a_better_one_says_that_the_test_was_asked_again(tmp_path):

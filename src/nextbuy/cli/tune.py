@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nextbuy.cli import options
-from nextbuy.cli.clusters import on_cluster, workers_of
-from nextbuy.cli.rendering import ProgressBar, number, print_json, print_line, print_table
+from nextbuy.cli.rendering import (
+    ProgressBar,
+    number,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from nextbuy.tuning.tune import Tuned
@@ -18,7 +24,12 @@ if TYPE_CHECKING:
 @options.reads_data
 def tune(
     *,
-    data: options.Data,
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the study and what comes of it.")],
     model: Annotated[str, typer.Option("--model", help="Which model.")] = "transformer",
     trials: Annotated[
@@ -29,21 +40,25 @@ def tune(
         typer.Option(
             "--time-limit",
             min=1,
-            help="Seconds for the search. Fitting and asking the test come after it.",
+            help="Seconds in all; time for the comparison on the test is kept back.",
         ),
     ] = None,
     metric: Annotated[
-        Literal["loss", "ndcg@10"],
-        typer.Option("--metric", help="What trials are chosen by, on validation."),
+        Literal["loss", "ndcg@10", "recall@10", "accuracy"],
+        typer.Option(
+            "--metric", help="What trials are chosen by, on validation. Pruning looks at the loss."
+        ),
     ] = "loss",
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, max=256, help="Processes that fit a trial each."),
+    ] = 1,
     level: options.Level = "item",
     split: options.SplitChoice = "auto",
     epochs: options.Epochs = None,
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     users: options.Users = None,
-    cluster: options.Cluster = None,
-    workers: options.Workers = 2,
     json: options.Json = False,
     read: options.DataFlags,
 ) -> None:
@@ -56,12 +71,12 @@ def tune(
     search = _search()
     config = TuningConfig.of(
         model=model, metric=metric, trials=trials, time_limit=time_limit, level=level,
-        split=split, epochs=epochs, device=device, seed=seed,
+        split=split, epochs=epochs, device=device, seed=seed, workers=workers,
     )  # fmt: skip
-    with on_cluster(cluster, workers) as there, ProgressBar() as progress:
+    with ProgressBar() as progress:
         found = search(
             read.source(data), out, config=config, options=read.options(), users=users,
-            progress=progress, workers=workers_of(there),
+            progress=progress, say=print_note,
         )  # fmt: skip
     if json:
         print_json(_report(found))
@@ -101,15 +116,23 @@ def _print(found: "Tuned", data: str, model: str) -> None:
         for path, value in found.best["values"].items()
     ]
     print_table(["field", "default", "tuned"], fields, title=f"Config of {model}")
-    rows = [_scores("validation", found.default["validation"], found.best["validation"])]
+    rows = [
+        _scores("validation", name, found.default["validation"], found.best["validation"])
+        for name in found.default["validation"]
+    ]
     if found.test is not None:
-        rows.append(_scores("test", found.test["default"], found.test["tuned"]))
-    columns = ["part", "loss default", "loss tuned", "ndcg@10 default", "ndcg@10 tuned"]
-    print_table(columns, rows, title="Scores")
+        rows += [
+            _scores("test", name, found.test["default"], found.test["tuned"])
+            for name in found.default["validation"]
+        ]
+    print_table(["part", "metric", "default", "tuned"], rows, title="Scores")
     if found.test is None:
-        print_line("the default is the best on validation; the test was not asked")
+        print_line(found.verdict)
     else:
-        print_line(f"on the test ({found.test['num_cases']:,} cases): {found.test['verdict']}")
+        how = "again on everything before it" if found.test["fitted_again"] else "on training"
+        print_line(
+            f"on the test ({found.test['num_cases']:,} cases, both fitted {how}): {found.verdict}"
+        )
     if found.looks > 1:
         print_line(f"the test was asked {found.looks} times in this study: believe it less")
     for picture in found.pictures:
@@ -117,9 +140,8 @@ def _print(found: "Tuned", data: str, model: str) -> None:
     print_line(f"next:    nextbuy train {data} --config {found.config} --out BUNDLE")
 
 
-def _scores(part: str, default: dict[str, float], tuned: dict[str, float]) -> list[str]:
-    both = [(default[name], tuned[name]) for name in ("loss", "ndcg@10")]
-    return [part, *(number(value, 4) for pair in both for value in pair)]
+def _scores(part: str, name: str, default: dict[str, float], tuned: dict[str, float]) -> list[str]:
+    return [part, name, number(default[name], 4), number(tuned[name], 4)]
 
 
 def _shown(value: Any) -> str:

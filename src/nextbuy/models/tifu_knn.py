@@ -73,7 +73,7 @@ class TifuKnn(ScoredModel):
         """Own vector and neighbours' mean; a user without history has no scores."""
         users = matrices.from_arrays("users", arrays, num_items)
         mine = user_vectors(histories, self.config, num_items)
-        mixed = matrices.dense(mine) * np.float32(self.config.own_share)
+        mixed = matrices.dense(mine * np.float32(self.config.own_share))
         k = min(self.config.neighbours, users.shape[0])
         if k == 0 or self.config.own_share == 1.0:
             return mixed

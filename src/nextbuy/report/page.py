@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nextbuy.predictor import Predictor
-from nextbuy.report import audiences, customers, data, html, scores, times
+from nextbuy.report import amounts, audiences, customers, data, html, scores, times
 from nextbuy.report.html import Raw
 
 
@@ -40,6 +40,7 @@ def report(predictor: Predictor) -> str:
         ("gains", "Gains and lift", scores.gains(facts)),
         ("slices", "For whom it works", scores.slices(facts)),
         ("times", "When they come back", times.times(facts)),
+        ("amounts", "What they spend", amounts.amounts(facts)),
         ("audiences", "Who buys a thing next", audiences.audiences(facts)),
         ("customers", "Some customers", customers.examples(predictor)),
         ("caveats", "What to keep in mind", data.caveats(facts)),

@@ -134,9 +134,8 @@ def _refuse_other_peers(team: Team, identity: Mapping[str, Any]) -> None:
 def _resume(
     engine: Engine, checkpoints: Checkpoints | None, config: TrainingConfig, team: Team
 ) -> TrainingState:
-    """The newest state, restored into the engine; the start if there is none.
-
-    A team goes on from what rank 0 found, and begins with its weights."""
+    """The newest state, restored into the engine; the start if there is none. A team goes on from
+    what rank 0 found."""
     state = None if checkpoints is None else checkpoints.newest(config.patience)
     state = state or TrainingState(stopping=EarlyStopping(patience=config.patience))
     if team.size > 1:
@@ -291,7 +290,14 @@ class _Run:
             train_loss=train_loss,
             validation_loss=validation_loss,
         )
-        self.progress.advance(0, {"validation_loss": validation_loss, "train_loss": train_loss})
+        self.progress.advance(
+            0,
+            {
+                "validation_loss": validation_loss,
+                "train_loss": train_loss,
+                "epoch": float(state.epoch),
+            },
+        )
         state = replace(
             state,
             epoch=state.epoch + 1,

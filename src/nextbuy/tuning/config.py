@@ -1,6 +1,6 @@
 """What is looked for, and for how long."""
 
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -8,7 +8,9 @@ from nextbuy.data.catalog import Level
 from nextbuy.errors import ConfigError
 from nextbuy.predictor.config import PredictorConfig, SplitName
 
-Metric = Literal["loss", "ndcg@10"]
+Metric = Literal["loss", "ndcg@10", "recall@10", "accuracy"]
+METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+"""What a trial can be chosen by, and remembers of validation; all but the loss should be high."""
 
 
 class TuningConfig(BaseModel):
@@ -20,13 +22,14 @@ class TuningConfig(BaseModel):
     metric: Metric = "loss"
     trials: int = Field(default=30, ge=1, description="finished trials, the default among them")
     time_limit: float | None = Field(
-        default=None, gt=0, description="seconds for the search; the comparison comes after it"
+        default=None, gt=0, description="seconds in all, the comparison on the test among them"
     )
     level: Level = "item"
     split: SplitName = "auto"
     epochs: int | None = Field(default=None, ge=1)
     device: str = "cpu"
     seed: int = 0
+    workers: int = Field(default=1, ge=1, le=256, description="processes that fit at a time")
 
     @classmethod
     def of(cls, **values: Any) -> Self:

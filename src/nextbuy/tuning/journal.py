@@ -4,6 +4,7 @@ Only the process that holds the lock of the folder may open it.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nextbuy.errors import DamagedError, ResumeError
 
+logger = logging.getLogger(__name__)
+
+DEFAULT: Final = "default"
+"""Marks the trial of the default config."""
+
 JOURNAL: Final = "study.journal"
 _NAME: Final = "nextbuy"
 _IDENTITY: Final = "identity"
 _CUT_OFF: Final = "cut off"
 _AGAIN: Final = "again"
+_ROOT: Final = "root"
+_KILLED: Final = "killed"
 _REASON: Final = "reason"
 _FIRST_RUNG: Final = 2
 """Epochs after which a trial is first held against others: one favours whatever learns fast."""
@@ -43,7 +51,9 @@ class _Held:
 def open_study(folder: Path, identity: Mapping[str, Any]) -> optuna.Study:
     """The study of a folder, a new one if there is none; lower is better.
 
-    Trials that were running when their process ended are marked failed and queued again.
+    Trials that were running when their process ended are marked failed and queued again, but one
+    whose process ended for the second time: its parameters may be the reason. The default is
+    always queued again, for nothing can be said without it.
 
     Args:
         folder: Is there, and locked.
@@ -78,21 +88,54 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> optuna.Study:
     elif found != wanted:
         raise ResumeError(_difference(folder, found, wanted))
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        put_back(study, trial)
+        put_back_killed(study, trial)
     return study
 
 
-def put_back(study: optuna.Study, trial: FrozenTrial) -> None:
+def put_back_killed(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Mark a trial whose process ended as failed, and queue its parameters once more.
+
+    Returns:
+        Whether it is queued; after a second end it counts as one that failed by itself.
+    """
+    if trial.user_attrs.get(_KILLED) and not trial.user_attrs.get(DEFAULT):
+        logger.warning("Trial %d failed: its process ended twice.", trial.number)
+        study.tell(trial.number, state=TrialState.FAIL)
+        return False
+    put_back(study, trial, {_KILLED: True})
+    return True
+
+
+def put_back(
+    study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, Any] | None = None
+) -> None:
     """Mark a trial that was cut off as failed, and queue its parameters again.
 
     Queued first: a kill between the two leaves both, and the next call sees that it is done.
+
+    Args:
+        study: Of the trial.
+        trial: Was begun.
+        attributes: More for the one in the queue.
     """
     queued = any(other.user_attrs.get(_AGAIN) == trial.number for other in study.get_trials())
     parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if parameters and not queued:
-        study.enqueue_trial(parameters, user_attrs={**trial.user_attrs, _AGAIN: trial.number})
+        told = {_AGAIN: trial.number, _ROOT: root_of(trial), **(attributes or {})}
+        study.enqueue_trial(parameters, user_attrs={**trial.user_attrs, **told})
     study.set_user_attr(f"{_CUT_OFF} {trial.number}", True)
     study.tell(trial.number, state=TrialState.FAIL)
+
+
+def root_of(trial: optuna.Trial | FrozenTrial) -> int:
+    """The number under which a trial was begun first."""
+    return int(trial.user_attrs.get(_ROOT, trial.number))
+
+
+def earlier_part(study: optuna.Study, trial: optuna.Trial) -> dict[int, float]:
+    """What a trial that was cut off came to, by epochs; empty for one that begins."""
+    number = trial.user_attrs.get(_AGAIN)
+    return {} if number is None else dict(study.get_trials()[number].intermediate_values)
 
 
 def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:

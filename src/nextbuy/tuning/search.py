@@ -1,39 +1,79 @@
-"""The search: trials one after the other, each fitted on training and judged on validation."""
+"""The search: which values are tried next, what becomes of each trial, and when it is enough."""
 
 import logging
 import math
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nextbuy.errors import ConfigError, TimeIsUpError, TrainingError
-from nextbuy.evaluation.evaluate import evaluate
-from nextbuy.models.protocol import FitOptions, Model, Workers
-from nextbuy.models.search_space import nested
-from nextbuy.models.sharing import fit_model
-from nextbuy.predictor.config import create_model
+from nextbuy.errors import TimeIsUpError
+from nextbuy.models.protocol import Model
 from nextbuy.progress import Progress
 from nextbuy.seeding import stream_seed
-from nextbuy.splitting.cases import Split
 from nextbuy.storage import failpoint
 from nextbuy.training.interruption import Interrupted
-from nextbuy.tuning.config import TuningConfig
-from nextbuy.tuning.journal import fail, finished_trials, put_back
+from nextbuy.tuning.config import METRICS
+from nextbuy.tuning.fitting import PRUNE, Fitting, Outcome, Watched
+from nextbuy.tuning.journal import (
+    DEFAULT,
+    earlier_part,
+    fail,
+    finished_trials,
+    put_back,
+    put_back_killed,
+    root_of,
+)
+from nextbuy.tuning.limit import TimeLimit
 from nextbuy.tuning.space import suggested
 
 logger = logging.getLogger(__name__)
 
-DEFAULT: Final = "default"
 SECONDS: Final = "seconds"
-METRICS: Final = ("loss", "ndcg@10")
-"""What a complete trial remembers of validation."""
+SCORING: Final = "scoring"
 
 _MOST_SEEDS: Final = 2**32
+_FOLDER: Final = "trials"
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A trial that was begun.
+
+    Attributes:
+        trial: Of the study.
+        values: By their paths.
+        before: Seconds that it took before it was cut off.
+        known: What it came to by epochs before it was cut off.
+        best: The lowest validation loss so far.
+        started: Moment of `time.monotonic()`.
+    """
+
+    trial: optuna.Trial
+    values: dict[str, Any]
+    before: float
+    known: dict[int, float]
+    best: float = math.inf
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """That it took so far."""
+        return self.before + time.monotonic() - self.started
+
+    def judge(self, epoch: int, loss: float) -> str:
+        """`PRUNE` if others were better after so many epochs."""
+        self.best = min(self.best, loss, *(v for e, v in self.known.items() if e <= epoch))
+        if epoch not in self.known:  # the weights of the best epoch are those that are kept
+            self.trial.report(self.best, epoch)
+            self.trial.set_user_attr(SECONDS, self.seconds)
+        return PRUNE if self.trial.should_prune() else ""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -41,174 +81,175 @@ class Search:
     """One model, looked for on one split.
 
     Attributes:
-        config: What is asked.
-        split: Its training and validation are used here, its test is not.
+        fitting: Fits and judges; the test of its split is not used here.
         study: Where trials are kept.
+        folder: Of the study; checkpoints of trials lie below.
         space: Of the trials.
         default: The first trial's values.
+        limit: Of time.
         progress: Told about trials.
-        workers: Fit the networks; None fits them here.
+        say: Told a line about each trial that is finished and kept.
         kept: Fitted models of the default and of the best of this run, by the number of the trial.
     """
 
-    config: TuningConfig
-    split: Split
+    fitting: Fitting
     study: optuna.Study
+    folder: Path
     space: dict[str, BaseDistribution]
     default: dict[str, Any]
+    limit: TimeLimit
     progress: Progress
-    workers: Workers | None = None
+    say: Callable[[str], None]
     kept: dict[int, Model] = field(default_factory=dict)
 
-    def run(self, deadline: float) -> None:
-        """Try until there are `config.trials` finished trials, or the time is up.
+    def run(self, wanted: int) -> None:
+        """Try one after the other until there are so many finished trials, or the time is up.
 
-        What the time limit cuts off is queued again. The default trial is never cut off: all
-        others are held against it.
+        What the time limit cuts off is queued again.
 
-        Args:
-            deadline: Moment of `time.monotonic()`.
+        Raises:
+            TimeIsUpError: If there was no time for the default: all others are held against it.
         """
         if not any(trial.user_attrs.get(DEFAULT) for trial in self.study.get_trials()):
             self.study.enqueue_trial(self.default, user_attrs={DEFAULT: True})
-        done = len(finished_trials(self.study))
-        self.progress.about("")
-        self.progress.start("trials", max(self.config.trials, done), done=done)
-        try:
-            while done < self.config.trials and (done == 0 or time.monotonic() < deadline):
-                # By the number of finished trials, so that a killed search goes on with the draws
-                # that it would have made, and does not begin its stream again.
-                seed = stream_seed(self.config.seed, "tuning", done) % _MOST_SEEDS
-                self.study.sampler = optuna.samplers.TPESampler(seed=seed)
-                if not self._try_one(math.inf if done == 0 else deadline):
-                    break
-                done += 1
-                self.progress.advance(1, {"validation_loss": self._best_loss()})
-        finally:
-            self.progress.finish()
+        while self.num_finished() < wanted and self.has_time():
+            if not self._try_one():
+                break
+        if not self.num_finished():
+            raise TimeIsUpError(
+                f"The time limit of {self.fitting.config.time_limit:g} s ended before the "
+                "default config, the first trial, was fitted. A network's checkpoint is kept: give "
+                "the same command again to go on, a longer --time-limit, or fewer --epochs."
+            )
 
-    def _try_one(self, deadline: float) -> bool:
-        """Whether a trial came to its end; otherwise it was cut off by the deadline."""
+    def num_finished(self) -> int:
+        """Trials that came to their end."""
+        return len(finished_trials(self.study))
+
+    def deadline(self) -> float:
+        """When the trials have to end, so that there is time for the comparison; the default may
+        take what there is."""
+        if not self.num_finished():
+            return self.limit.end
+        return self.limit.of_trials(self.default_trial().user_attrs, self.best_trial().user_attrs)
+
+    def has_time(self) -> bool:
+        """Whether another trial may begin."""
+        return time.monotonic() < self.deadline()
+
+    def begin(self, num_running: int = 0) -> Running:
+        """The next trial: what is queued, else what the sampler says."""
+        # By the number of trials that were begun and not cut off, so that a killed search goes on
+        # with the draws that it would have made, and does not begin its stream again.
+        place = self.num_finished() + num_running
+        seed = stream_seed(self.fitting.config.seed, "tuning", place) % _MOST_SEEDS
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.study.ask()
         values = suggested(trial, self.space)
-        started = time.monotonic()
-        reporting = _Reporting(trial, self.progress, deadline)
+        known = earlier_part(self.study, trial)
+        for epoch, loss in known.items():
+            trial.report(loss, epoch)
         failpoint("mid_trial")
+        return Running(trial, values, float(trial.user_attrs.get(SECONDS, 0.0)), known)
+
+    def folder_of(self, trial: optuna.Trial | FrozenTrial) -> Path:
+        """Where checkpoints of a trial go; the same for one that is tried again."""
+        return self.folder / _FOLDER / f"{root_of(trial):06d}"
+
+    def _try_one(self) -> bool:
+        """Whether a trial came to its end; otherwise it was cut off by the deadline."""
+        running = self.begin()
+        watched = Watched(self.deadline(), alive=self.alive, judge=running.judge)
         try:
-            model = self.fit(values, reporting)
-            scores = self._validated(model)
-        except optuna.TrialPruned:
-            trial.set_user_attr(SECONDS, time.monotonic() - started)
-            self.study.tell(trial, state=TrialState.PRUNED)
-            return True
-        except TimeIsUpError:
-            put_back(self.study, self.study.get_trials()[trial.number])
-            return False
-        except Interrupted:
+            outcome = self.fitting.attempt(running.values, self.folder_of(running.trial), watched)
+        except (Interrupted, KeyboardInterrupt):
+            self.put_back(running)
             raise
-        except (TrainingError, ConfigError) as error:
-            if trial.user_attrs.get(DEFAULT):
-                raise
-            logger.warning("Trial %d failed: %s", trial.number, error)
-            fail(self.study, trial, str(error))
-            return True
-        trial.set_user_attr(SECONDS, time.monotonic() - started)
-        for name in METRICS:
-            trial.set_user_attr(name, scores[name])
-        self.study.tell(trial, objective(self.config.metric, scores))
-        self._keep(trial.number, model)
-        return True
+        return self.end(running, outcome)
 
-    def fit(self, values: Mapping[str, Any], progress: Progress) -> Model:
-        """A model with these values, fitted on training."""
-        options = FitOptions(
-            seed=self.config.seed, epochs=self.config.epochs, progress=progress,
-            workers=self.workers,
-        )  # fmt: skip
-        model = create_model(self.config.model, self.config.predictor(self.options_of(values)))
-        split = self.split
-        return fit_model(model, split.train, split.validation, split.catalog, options)
+    def put_back(self, running: Running) -> None:
+        """Queue a trial again that was stopped, and is not to blame for it."""
+        put_back(self.study, self.study.get_trials()[running.trial.number])
 
-    def _validated(self, model: Model) -> dict[str, float]:
-        """Scores on validation.
+    def lose(self, running: Running) -> None:
+        """A trial's process ended by itself: queue it once more, the second time it has failed."""
+        number = running.trial.number
+        if not put_back_killed(self.study, self.study.get_trials()[number]):
+            self._tidy()
+            failed = Outcome(state="failed", seconds=0.0)
+            self._tell(number, failed, running.seconds)
+
+    def alive(self) -> None:
+        """A sign of life: a trial may take minutes."""
+        self.progress.advance(0, {})
+
+    def end(self, running: Running, outcome: Outcome) -> bool:
+        """Keep what a trial came to; False if it was cut off.
 
         Raises:
-            TrainingError: If they are no numbers.
+            TrainingError: If the default cannot be trained.
         """
-        cases = self.split.validation
-        scores = evaluate(model, cases, self.split.catalog, num_resamples=0).metrics
-        if not all(math.isfinite(scores[name]) for name in METRICS):
-            said = ", ".join(f"{name} {scores[name]}" for name in METRICS)
-            raise TrainingError(
-                f"Nothing can be chosen on the {len(cases)} cases of validation: {said}. "
-                "Give a longer log or another --split."
-            )
-        return scores
+        trial = running.trial
+        if outcome.state == "cut off":
+            self.put_back(running)
+            return False
+        if outcome.error is not None and trial.user_attrs.get(DEFAULT):
+            raise outcome.error
+        seconds = running.before + outcome.seconds
+        trial.set_user_attr(SECONDS, seconds)
+        if outcome.state == "failed":
+            logger.warning("Trial %d failed: %s", trial.number, outcome.error)
+            fail(self.study, trial, str(outcome.error))
+        elif outcome.state == "pruned":
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            for name in METRICS:
+                trial.set_user_attr(name, outcome.scores[name])
+            trial.set_user_attr(SCORING, outcome.scoring)
+            self.study.tell(trial, objective(self.fitting.config.metric, outcome.scores))
+            self._keep(trial.number, outcome.model)
+        self._tidy()
+        self._tell(trial.number, outcome, seconds)
+        return True
 
-    def options_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of the model: what was tried, and where it is computed."""
-        place = {} if self.config.device == "cpu" else {"device": self.config.device}
-        return {**place, **nested(values)}
+    def _tell(self, number: int, outcome: Outcome, seconds: float) -> None:
+        metric, best = self.fitting.config.metric, self.best_trial()
+        words = f"trial {number} {outcome.state}"
+        if outcome.state == "complete":
+            words += f", validation {metric} {outcome.scores[metric]:.6f}"
+        words += f", {seconds:.0f} s; best {best.user_attrs[metric]:.6f} (trial {best.number})"
+        self.say(words)
+        self.progress.advance(1, {"validation_loss": float(best.user_attrs["loss"])})
 
     def default_trial(self) -> FrozenTrial:
         """The finished trial of the default config."""
-        return next(t for t in finished_trials(self.study) if t.user_attrs.get(DEFAULT))
+        return next(trial for trial in finished_trials(self.study) if trial.user_attrs.get(DEFAULT))
 
     def best_trial(self) -> FrozenTrial:
         """The best complete trial on validation; the earlier one of two that are equal."""
         complete = [t for t in finished_trials(self.study) if t.state == TrialState.COMPLETE]
         return min(complete, key=lambda trial: (trial.value, trial.number))
 
-    def _keep(self, number: int, model: Model) -> None:
+    def _keep(self, number: int, model: Model | None) -> None:
         """Remember the models that the test will be asked about."""
-        self.kept[number] = model
+        if model is not None:
+            self.kept[number] = model
         wanted = {self.default_trial().number, self.best_trial().number}
         self.kept = {n: m for n, m in self.kept.items() if n in wanted}
 
-    def _best_loss(self) -> float:
-        return float(self.best_trial().user_attrs["loss"])
+    def _tidy(self) -> None:
+        """Remove the checkpoints of trials that are over, but of the default and the best."""
+        ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        open_ones = [t for t in self.study.get_trials() if t.state not in ended]
+        wanted = {
+            self.folder_of(trial).name
+            for trial in (self.default_trial(), self.best_trial(), *open_ones)
+        }
+        for folder in (self.folder / _FOLDER).glob("*"):
+            if folder.name not in wanted:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def objective(metric: str, scores: Mapping[str, float]) -> float:
     """What the study makes low: the loss itself, or minus a metric that should be high."""
     return scores[metric] if metric == "loss" else -scores[metric]
-
-
-class _Reporting:
-    """Hears of each epoch's validation loss while a model is fitted, and stops what is not worth
-    its time; shows nothing of the steps."""
-
-    def __init__(self, trial: optuna.Trial, progress: Progress, deadline: float) -> None:
-        self._trial, self._progress, self._deadline = trial, progress, deadline
-        self._epochs, self._steps_left = 0, 0
-        self._best = math.inf
-
-    def about(self, subject: str) -> None:
-        """Nothing: the bar is about trials."""
-
-    def start(self, name: str, total: int, done: int = 0) -> None:  # noqa: ARG002
-        """A piece of work begins: what is over needs no pruning."""
-        self._steps_left = total - done
-
-    def advance(self, units: int, facts: dict[str, float]) -> None:
-        """Look at the clock and, after an epoch, whether to go on.
-
-        Raises:
-            TimeIsUpError: If the deadline has passed.
-            TrialPruned: If others were better by then.
-        """
-        if time.monotonic() >= self._deadline:
-            raise TimeIsUpError("The time for the search is up.")
-        self._progress.advance(0, {})  # a sign of life: a trial may take minutes
-        self._steps_left -= units
-        loss = facts.get("validation_loss")
-        if loss is None:
-            return
-        self._epochs += 1
-        self._best = min(self._best, loss)  # the weights of the best epoch are those that are kept
-        self._trial.report(self._best, self._epochs)
-        if self._steps_left > 0 and self._trial.should_prune():
-            raise optuna.TrialPruned
-
-    def finish(self) -> None:
-        """Nothing: the bar is about trials."""
