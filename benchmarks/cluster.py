@@ -50,13 +50,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--partition", action="store_true")
     parser.add_argument("--driver", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     split = split_of(arguments.users)
     if arguments.driver is not None:  # this is the process that is to be killed
-        fit(split, arguments.epochs, 2, folder=arguments.driver)
+        fit(split, arguments, 2, folder=arguments.driver)
         return
     with connected(ClusterConfig(workers=2)):
         report = trained(split, arguments) | scored(split)
@@ -76,14 +77,16 @@ def split_of(users: int) -> Split:
 
 def fit(
     split: Split,
-    epochs: int,
+    arguments: argparse.Namespace,
     workers: int,
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, float, list[str]]:
     """The model, the seconds it took, and what was lost; 0 workers fit it here."""
-    training = {"epochs": epochs, "checkpoint_seconds": 2.0}
+    training = {
+        "epochs": arguments.epochs, "tokens": arguments.tokens, "checkpoint_seconds": 2.0,
+    }  # fmt: skip
     model = create("transformer", training=training)
     here = RayWorkers(ClusterConfig(workers=workers or 1, timeout_seconds=30))
     options = FitOptions(run_folder=folder, progress=progress or SilentProgress())
@@ -98,13 +101,13 @@ def fit(
 
 
 def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
-    local, seconds_local, _ = fit(split, arguments.epochs, 0)
-    one, seconds_one, _ = fit(split, arguments.epochs, 1)
-    two, seconds_two, _ = fit(split, arguments.epochs, 2)
+    local, seconds_local, _ = fit(split, arguments, 0)
+    one, seconds_one, _ = fit(split, arguments, 1)
+    two, seconds_two, _ = fit(split, arguments, 2)
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(arguments.kills, local.result.num_steps)
         disturbed, seconds_killed, lost = fit(
-            split, arguments.epochs, 2, folder=Path(folder), progress=killer
+            split, arguments, 2, folder=Path(folder), progress=killer
         )
     apart = max(float(np.abs(w - two.weights()[n]).max()) for n, w in local.weights().items())
     loss = abs(local.result.best_loss - two.result.best_loss)
@@ -185,7 +188,8 @@ def driver_killed(arguments: argparse.Namespace, wanted: str) -> dict[str, Any]:
     """SIGKILL of the process that gave the command; the same command goes on."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--users", str(arguments.users),
-                   "--epochs", str(arguments.epochs), "--driver", folder]  # fmt: skip
+                   "--epochs", str(arguments.epochs), "--tokens", str(arguments.tokens),
+                   "--driver", folder]  # fmt: skip
         process = subprocess.Popen(command, start_new_session=True)
         while process.poll() is None and not list(Path(folder).glob("checkpoints/step-*")):
             time.sleep(0.1)
@@ -194,7 +198,7 @@ def driver_killed(arguments: argparse.Namespace, wanted: str) -> dict[str, Any]:
         say("driver killed; the same again")
         split = split_of(arguments.users)
         with connected(ClusterConfig(workers=2)):
-            again, _, _ = fit(split, arguments.epochs, 2, folder=Path(folder))
+            again, _, _ = fit(split, arguments, 2, folder=Path(folder))
     return {"driver_killed": was_killed, "driver_killed_equal": digest(again) == wanted}
 
 
