@@ -31,7 +31,7 @@ import torch
 from nextbuy.cluster.config import ClusterConfig
 from nextbuy.cluster.connecting import connected
 from nextbuy.cluster.scoring import RayScoring
-from nextbuy.cluster.training import RayWorkers
+from nextbuy.cluster.training import RayWorkers, newest_checkpoint
 from nextbuy.data.encoding import encode
 from nextbuy.data.sources import load_source
 from nextbuy.models.protocol import FitOptions, Model
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--partition", action="store_true")
     parser.add_argument("--driver", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's workers are nice by default)
     split = split_of(arguments.users)
     if arguments.driver is not None:  # this is the process that is to be killed
         fit(split, arguments, 2, folder=arguments.driver)
@@ -85,7 +86,8 @@ def fit(
 ) -> tuple[Any, float, list[str]]:
     """The model, the seconds it took, and what was lost; 0 workers fit it here."""
     training = {
-        "epochs": arguments.epochs, "tokens": arguments.tokens, "checkpoint_seconds": 2.0,
+        "epochs": arguments.epochs, "tokens": arguments.tokens,
+        "checkpoint_seconds": 5.0 if folder is None else 0.3,
     }  # fmt: skip
     model = create("transformer", training=training)
     here = RayWorkers(ClusterConfig(workers=workers or 1, timeout_seconds=30))
@@ -101,11 +103,12 @@ def fit(
 
 
 def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
+    fit(split_of(50), arguments, 0)  # the first step of a process imports for seconds
     local, seconds_local, _ = fit(split, arguments, 0)
     one, seconds_one, _ = fit(split, arguments, 1)
     two, seconds_two, _ = fit(split, arguments, 2)
     with tempfile.TemporaryDirectory() as folder:
-        killer = Killer(arguments.kills, local.result.num_steps)
+        killer = Killer(arguments.kills, local.result.num_steps, Path(folder))
         disturbed, seconds_killed, lost = fit(
             split, arguments, 2, folder=Path(folder), progress=killer
         )
@@ -124,7 +127,8 @@ def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
         "loss_within": loss <= TOLERANCE,
         "largest_difference_of_a_weight": apart,
         "kills": arguments.kills,
-        "kills_and_stops": killer.done,
+        "killed_and_stopped": killer.done,
+        "as_many_as_asked_equal": killer.done == arguments.kills + 1,
         "lost": len(lost),
         "seconds_killed": round(seconds_killed, 1),
         "killed_equal": digest(disturbed) == digest(two) and len(lost) == killer.done,
@@ -135,7 +139,8 @@ def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
 class Killer(SilentProgress):
     """Kills rank 0 and rank 1 in turn, evenly over the steps of an undisturbed run; stops one."""
 
-    def __init__(self, kills: int, num_steps: int) -> None:
+    def __init__(self, kills: int, num_steps: int, folder: Path) -> None:
+        self._folder, self._seen = folder, ""
         self.done = 0
         self._kills = kills
         self._at = [num_steps * (kill + 1) // (kills + 2) for kill in range(kills + 1)]
@@ -148,8 +153,9 @@ class Killer(SilentProgress):
     def advance(self, units: int, facts: dict[str, float]) -> None:  # noqa: ARG002
         self._step += units
         if self.done < len(self._at) and self._step >= self._at[self.done]:
-            found = ray_workers()
-            if len(found) == 2:
+            found, newest = ray_workers(), newest_checkpoint(self._folder)
+            if len(found) == 2 and newest != self._seen:  # what gets no further is given up
+                self._seen = newest
                 number = signal.SIGKILL if self.done < self._kills else signal.SIGSTOP
                 found[self.done % 2].send_signal(number)
                 self.done += 1
@@ -158,7 +164,7 @@ class Killer(SilentProgress):
 
 def ray_workers() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return sorted((p for p in children if p.name() == "ray::Worker.fit"), key=lambda p: p.pid)
+    return sorted((p for p in children if p.name().startswith("ray::Worker")), key=lambda p: p.pid)
 
 
 def scored(split: Split) -> dict[str, Any]:
