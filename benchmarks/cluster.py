@@ -4,8 +4,8 @@
 
 Fits one transformer on `world:market` here, by one worker and by two, each time on as many threads
 in all, and scores all users here and by two workers. Then training by two workers is disturbed by
-SIGKILL of one rank after another until there were `--kills`, then by SIGSTOP of one, which must be
-given up, and once its driver is killed; all must end with the weights of the undisturbed run. With
+SIGSTOP of one rank, which must be given up, by SIGKILL of one after another until there were
+`--kills`, and once its driver is killed; all must end with the weights of the undisturbed run. With
 `--partition` (Linux, root) two ranks in network namespaces are cut off from each other in the
 middle, in both directions and in one. Prints one JSON line; the exit code is 1 if a result differs.
 Needs no data. On a machine of two cores two workers can be no faster than two threads: what is
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def main() -> None:
     if arguments.driver is not None:  # this is the process that is to be killed
         fit(split, arguments, 2, folder=arguments.driver)
         return
-    with connected(ClusterConfig(workers=2)):
+    with redirect_stdout(sys.stderr), connected(ClusterConfig(workers=2)):
         report = trained(split, arguments) | scored(split)
     report |= driver_killed(arguments, report.pop("two"))
     if arguments.partition:
@@ -142,7 +143,6 @@ class Killer(SilentProgress):
     def __init__(self, kills: int, num_steps: int, folder: Path) -> None:
         self._folder, self._seen = folder, ""
         self.done = 0
-        self._kills = kills
         self._at = [num_steps * (kill + 1) // (kills + 2) for kill in range(kills + 1)]
         self._step = 0
 
@@ -156,7 +156,7 @@ class Killer(SilentProgress):
             found, newest = ray_workers(), newest_checkpoint(self._folder)
             if len(found) == 2 and newest != self._seen:  # what gets no further is given up
                 self._seen = newest
-                number = signal.SIGKILL if self.done < self._kills else signal.SIGSTOP
+                number = signal.SIGKILL if self.done else signal.SIGSTOP
                 found[self.done % 2].send_signal(number)
                 self.done += 1
                 say(f"{number.name} {self.done} in step {self._step}")
@@ -203,7 +203,7 @@ def driver_killed(arguments: argparse.Namespace, wanted: str) -> dict[str, Any]:
         was_killed = process.wait() == -signal.SIGKILL
         say("driver killed; the same again")
         split = split_of(arguments.users)
-        with connected(ClusterConfig(workers=2)):
+        with redirect_stdout(sys.stderr), connected(ClusterConfig(workers=2)):
             again, _, _ = fit(split, arguments, 2, folder=Path(folder))
     return {"driver_killed": was_killed, "driver_killed_equal": digest(again) == wanted}
 

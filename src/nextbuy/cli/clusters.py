@@ -1,7 +1,8 @@
 """`--cluster`: what commands do on a Ray cluster, whose package is an extra."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def on_cluster(address: str | None, workers: int) -> "Iterator[ClusterConfig | N
         from nextbuy.errors import MissingExtraError
 
         raise MissingExtraError("ray", "cluster", "--cluster") from error
-    with connected(config):
+    # Ray prints what died to standard output, which belongs to the answer of the command.
+    with redirect_stdout(sys.stderr), connected(config):
         yield config
 
 
