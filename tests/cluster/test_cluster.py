@@ -31,13 +31,14 @@ from nextbuy.cluster.scoring import RayScoring  # noqa: E402
 from nextbuy.cluster.training import RayWorkers  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("cluster")
-NODE = {"num_cpus": 2, "object_store_memory": 100 << 20}
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 
 
 @pytest.fixture(scope="module")
 def cluster():
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made.add_node(**NODE)
     with connected(ClusterConfig(address=made.address)):
         yield made
     made.shutdown()
@@ -99,11 +100,12 @@ def test_one_worker_fits_to_the_last_bit_and_two_but_for_rounding_whatever_is_lo
     for name, weights in here.weights().items():
         np.testing.assert_allclose(undisturbed.weights()[name], weights, rtol=0, atol=2e-5)
 
-    node = cluster.add_node(**NODE)
-    deeds = {
-        3: lambda: processes("Worker")[0].send_signal(signal.SIGKILL),
-        40: lambda: cluster.remove_node(node),
-    }
+    def lose_a_node():
+        lost = next(iter(cluster.worker_nodes))
+        cluster.add_node(**NODE)  # for the rank whose own is lost: a node has room for one
+        cluster.remove_node(lost)
+
+    deeds = {3: lambda: processes("Worker")[0].send_signal(signal.SIGKILL), 25: lose_a_node}
     workers = RayWorkers(ClusterConfig(workers=2, timeout_seconds=10))
     disturbed = fitted(split, workers, folder=tmp_path / "run", progress=Disturbing(deeds))
     assert deeds == {}
