@@ -122,7 +122,7 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: If there is no bundle, it is damaged, or of another format.
     """
-    folder = _version_folder(path)
+    folder = version_folder(path)
     try:
         manifest = storage.verify(folder)
         stored = storage.read_json(folder / "nextbuy.json")
@@ -154,7 +154,12 @@ def load_bundle(path: Path) -> Bundle:
     )  # fmt: skip
 
 
-def _version_folder(path: Path) -> Path:
+def version_folder(path: Path) -> Path:
+    """The folder of the latest version in a directory, or the version that `path` is.
+
+    Raises:
+        BundleError: If there is none.
+    """
     if (path / "nextbuy.json").exists():
         return path
     try:

@@ -11,7 +11,9 @@
     ├── TrainingError        training cannot go on
     │   ├── NonFiniteLossError    the loss is NaN or infinite; the step was not taken
     │   ├── ResumeError           the checkpoint does not belong to this command
-    │   └── RunLockedError        another process trains in this folder
+    │   ├── RunLockedError        another process trains in this folder
+    │   ├── JoinError             a process may not or cannot join a team that trains
+    │   └── PeerLostError         one of a team that trains is gone, hangs or cannot be reached
     ├── DamagedError         a stored file is missing, changed or not what it says
     │   └── BundleError           a bundle cannot be loaded
     ├── ServiceError         the service cannot do what was asked
@@ -81,6 +83,14 @@ class ResumeError(TrainingError):
 
 class RunLockedError(TrainingError):
     """Another process trains in this folder."""
+
+
+class JoinError(TrainingError):
+    """A process may not or cannot join a team that trains."""
+
+
+class PeerLostError(TrainingError):
+    """One of a team that trains is gone, hangs or cannot be reached."""
 
 
 class DamagedError(NextbuyError):

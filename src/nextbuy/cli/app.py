@@ -20,6 +20,7 @@ from nextbuy.cli import (
     predict,
     prepare,
     report,
+    score,
     serve,
     store,
     train,
@@ -44,6 +45,7 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("score")(score.score)
 app.command("forecast")(forecast.forecast)
 app.command("audience")(audience.audience)
 app.command("due")(due.due)

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 DATA_PANEL = "How to read the data"
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
@@ -112,6 +118,18 @@ Tokens = Annotated[
 ]
 Dropout = Annotated[
     float | None, typer.Option("--dropout", min=0, max=0.95, help="Of the networks.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Let workers of a Ray cluster do it: HOST:PORT of the one that this machine belongs "
+        "to, auto for one that runs here, local for one of this machine alone.",
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes on the cluster; with --cluster only.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda, for the networks.")]
 AsOf = Annotated[

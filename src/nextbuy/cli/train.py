@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextbuy.cli import options
+from nextbuy.cli.clusters import on_cluster, workers_of
 from nextbuy.cli.config_file import given_flags, with_file
 from nextbuy.cli.leaderboard import print_leaderboard, print_reading
 from nextbuy.cli.rendering import ProgressBar, print_json, print_line
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
 def train(
     *,
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
-        ),
-    ],
+    data: options.Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle and its checkpoints.")],
     config_file: options.ConfigFile = None,
     preset: options.Preset = "balanced",
@@ -45,6 +41,8 @@ def train(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     users: options.Users = None,
+    cluster: options.Cluster = None,
+    workers: options.Workers = 2,
     json: options.Json = False,
     read: options.DataFlags,
 ) -> None:
@@ -65,10 +63,10 @@ def train(
         "refit": refit, "refit_full": refit_full, "options": networks,
     }  # fmt: skip
     config = PredictorConfig.of(**with_file(config_file, flags, given))
-    with ProgressBar() as progress:
+    with on_cluster(cluster, workers) as found, ProgressBar() as progress:
         predictor = Predictor.fit(
             read.source(data), config=config, options=read.options(), users=users,
-            run_folder=out / "run", progress=progress,
+            run_folder=out / "run", progress=progress, workers=workers_of(found),
         )  # fmt: skip
         version = predictor.save(out)
     read.write_rejects(predictor.source)

@@ -111,20 +111,15 @@ class NeuralModel(ABC, Generic[C, S]):
         options.check_memory(_COPIES * 4 * sum(math.prod(size) for size in sizes))
         counts = train.item_counts(len(catalog))
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
-        codes = item_codes(catalog)
+        codes, team = item_codes(catalog), options.team
         options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
         engine = create_engine(
-            config.engine,
-            shape,
-            training,
+            config.engine, shape, training,
             weights=self.first_weights(
                 shape, seed=options.seed, item_counts=counts, longest=longest
             ),
-            item_counts=counts,
-            seed=options.seed,
-            device=config.device,
-            codes=codes,
-        )
+            item_counts=counts, seed=options.seed, device=config.device, codes=codes, team=team,
+        )  # fmt: skip
         device = torch_device(config.device)
         network = network_of(shape, codes).to(device)
         training = _as_trained(config, shape, device)
@@ -142,10 +137,11 @@ class NeuralModel(ABC, Generic[C, S]):
             return _train(
                 engine, train, validate if can_validate else None, training,
                 seed=options.seed, run_folder=folder,
-                identity=None if folder is None
+                identity=None if folder is None and team is None
                 else identity(config, shape, train, codes, options.seed),
                 progress=options.progress, deadline=options.deadline,
                 facts=purchase_facts(train, self._groups) if network.has_repeats else None,
+                team=team,
             )  # fmt: skip
 
         if options.run_folder is None:
@@ -155,7 +151,8 @@ class NeuralModel(ABC, Generic[C, S]):
                 self.result = run(options.run_folder)
         network.load_weights(self.result.weights)
         self.result = replace(self.result, weights={})  # the network has them
-        if can_validate and config.temperature is None:
+        chooses = can_validate and (team is None or team.rank == 0)
+        if chooses and config.temperature is None:
             _, chosen = self._validated(network, asked, len(catalog))
             self.config = config.model_copy(update={"temperature": chosen})
         self._network, self._shape = network, shape

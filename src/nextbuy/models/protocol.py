@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Final, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from nextbuy.memory import MIB, resident_bytes
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
+
+if TYPE_CHECKING:  # it needs torch, which counting does not
+    from nextbuy.training.team import Team
 
 LARGE_CATALOG: Final = 20_000
 """From so many items on, models that can are not asked for whole rows of the catalog."""
@@ -34,6 +37,9 @@ class FitOptions:
             `TimeIsUpError` if it has nothing; None is never.
         memory_limit: Bytes that the process may hold while fitting; None is any number.
         progress: Told about steps and epochs; draws the progress bar on the command line.
+        workers: Fit networks elsewhere; None fits them here. See `nextbuy.models.sharing`.
+        team: Who fits a network together, each with the same arguments; None is this process alone.
+            Only rank 0 has a `run_folder`.
     """
 
     seed: int = 0
@@ -42,6 +48,8 @@ class FitOptions:
     deadline: float | None = None
     memory_limit: int | None = None
     progress: Progress = field(default_factory=SilentProgress)
+    workers: "Workers | None" = None
+    team: "Team | None" = None
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
@@ -77,6 +85,33 @@ class FitOptions:
                 f"{max(0.0, (self.memory_limit - held) / MIB):,.0f} MiB are left of "
                 f"{self.memory_limit / MIB:,.0f}."
             )
+
+
+class Workers(Protocol):
+    """Other processes, perhaps on other machines, that fit networks."""
+
+    def check(self, model: "Model") -> None:
+        """Refuse a network that they cannot fit, before anything is read.
+
+        Raises:
+            ConfigError: Saying why.
+        """
+        ...
+
+    def fit(
+        self,
+        model: "Model",
+        train: Histories,
+        validation: Cases,
+        catalog: Catalog,
+        options: FitOptions,
+    ) -> "Model":
+        """Fit it; arguments as for `Model.fit`.
+
+        Returns:
+            The fitted model; what was given is as it was.
+        """
+        ...
 
 
 class FittedModel(Protocol):

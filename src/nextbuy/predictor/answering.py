@@ -53,6 +53,17 @@ class Answering:
         rows = self.facts["leaderboard"]
         return str(min(rows, key=lambda row: row["validation"]["loss"])["model"])
 
+    def named_model(self, name: str | None) -> str:
+        """The name itself, or that of the best model if there is none.
+
+        Raises:
+            ConfigError: If there is no such model.
+        """
+        name = name or self.best_model
+        if name not in self.models:
+            raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
+        return name
+
     @property
     def blend_in_words(self) -> str:
         """`bought again: 62 % tifu-knn, 38 % lstm-rnn; new: 100 % ease`; empty without a blend."""
@@ -86,9 +97,7 @@ class Answering:
         """
         if k < 1:
             raise ConfigError(f"k is the number of items a user; asked for {k}, it starts at 1.")
-        name = model or self.best_model
-        if name not in self.models:
-            raise ConfigError(f"No model {name!r} here; there is {', '.join(self.models)}.")
+        name = self.named_model(model)
         histories = who if isinstance(who, Histories) else self.histories_of(who)
         followed = self.config.rules if rules is None else rules
         assumed = moments_of(self.facts, self.histories, histories)

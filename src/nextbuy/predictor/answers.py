@@ -92,9 +92,8 @@ def found_offers(
 ) -> Iterator[tuple[Histories, Moment, Int32, Float32]]:
     """What `best_offers` makes a table of: some users after others, the moment of their question,
     and items and log-probabilities as `predictions_table` takes them."""
-    finder = model if isinstance(model, FindsTopK) and len(catalog) >= _LARGE else None
-    by_rows = finder is None or rules is not None
-    chunk = max(1, min(2**24 // (len(catalog) + 1), _MOST_USERS)) if by_rows else _MOST_USERS
+    finder = _finder(model, catalog)
+    chunk = users_at_once(model, catalog, has_rules=rules is not None)
     for start in range(0, len(histories), chunk):
         rows = histories
         if len(histories) > chunk:
@@ -108,6 +107,16 @@ def found_offers(
             scores = apply_repeat_policy(raw, rows, here.present, policy)
             scores = scores if rules is None else rules.apply(scores)
             yield rows, here, *top_k(scores, k)
+
+
+def users_at_once(model: FittedModel, catalog: Catalog, *, has_rules: bool) -> int:
+    """How many users `found_offers` asks about together."""
+    by_rows = _finder(model, catalog) is None or has_rules
+    return max(1, min(2**24 // (len(catalog) + 1), _MOST_USERS)) if by_rows else _MOST_USERS
+
+
+def _finder(model: FittedModel, catalog: Catalog) -> FindsTopK | None:
+    return model if isinstance(model, FindsTopK) and len(catalog) >= _LARGE else None
 
 
 def predictions_table(

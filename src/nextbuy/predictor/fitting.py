@@ -15,7 +15,8 @@ from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.memory import MIB
 from nextbuy.metrics.ranking import Float64
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
-from nextbuy.models.protocol import FitOptions, FittedModel, Model, RanksTargets
+from nextbuy.models.protocol import FitOptions, FittedModel, Model, RanksTargets, Workers
+from nextbuy.models.sharing import fit_model
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.cadence_fit import FittedCadence, cadences_of
 from nextbuy.predictor.config import PredictorConfig
@@ -118,6 +119,7 @@ def fit_and_score(
     progress: Progress,
     budget: TimeBudget = TimeBudget(),  # noqa: B008  (frozen)
     ask: Callable[[FittedModel], Asked] = lambda _: Asked(),
+    workers: Workers | None = None,
 ) -> Fitted:
     """Fit the models one after the other, then blend them if there are several.
 
@@ -134,11 +136,12 @@ def fit_and_score(
         progress: Told about the long parts.
         budget: Of time.
         ask: Asks the best model about validation.
+        workers: Fit the networks; None fits them here.
 
     Raises:
         TrainingError: If there was no time or memory for any model.
     """
-    options = _options(config, run_folder, progress, budget)
+    options = replace(_options(config, run_folder, progress, budget), workers=workers)
     refitted = config.refit and not budget.is_limited and split.before_test is not None
     policy = RepeatPolicy.parse(config.repeat)
     early, final = cadences_of(split, policy, budget, refitted=refitted)
@@ -156,18 +159,30 @@ def fit_and_score(
         members = _fit_again(members, seconds, split, options)
         fitted = {**members} if weights is None else {**members, BLEND: Blend(members, weights)}
     shares = {} if weights is None else weights.overall()
-    rows = [
-        LeaderboardRow(
-            model=name, weight=shares.get(name), fit_seconds=seconds[name],
-            validation=validation[name],
-            test=_score_test(model, split, config, final.cadence, world=world, progress=progress),
-        )
+    test = {
+        name: _score_test(model, split, config, final.cadence, world=world, progress=progress)
         for name, model in fitted.items()
-    ]  # fmt: skip
+    }
+    rows = _rows(test, validation, shares, seconds)
     return Fitted(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
         skipped=skipped, scored_share=share, refitted=refitted, asked=asked, cadence=final,
     )  # fmt: skip
+
+
+def _rows(
+    test: Mapping[str, Evaluation],
+    validation: Mapping[str, Evaluation],
+    shares: Mapping[str, float],
+    seconds: Mapping[str, float],
+) -> list[LeaderboardRow]:
+    return [
+        LeaderboardRow(
+            model=name, weight=shares.get(name), fit_seconds=seconds[name],
+            validation=validation[name], test=found,
+        )
+        for name, found in test.items()
+    ]  # fmt: skip
 
 
 def _options(
@@ -233,8 +248,7 @@ def _fit_each(
         try:
             options.check_time()
             mine = replace(options, run_folder=folder)
-            model.fit(split.train, split.validation, split.catalog, mine)
-            members[name] = model
+            members[name] = fit_model(model, split.train, split.validation, split.catalog, mine)
         except (TimeIsUpError, MemoryIsShortError) as error:
             skipped[name] = str(error)
         seconds[name] = time.monotonic() - started

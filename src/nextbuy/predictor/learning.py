@@ -12,7 +12,7 @@ from nextbuy.data.histories import Histories
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source, load_source
 from nextbuy.evaluation.evaluate import Evaluation
-from nextbuy.models.protocol import FittedModel, Model
+from nextbuy.models.protocol import FittedModel, Model, Workers
 from nextbuy.predictor.amount_fit import Spending
 from nextbuy.predictor.audience_fit import Studies
 from nextbuy.predictor.budget import TimeBudget
@@ -84,6 +84,7 @@ def learn(
     run_folder: Path | None,
     budget: TimeBudget,
     progress: Progress,
+    workers: Workers | None = None,
 ) -> Learnt:
     """Fit on training, choose on validation, fit again, and score on the test.
 
@@ -96,6 +97,7 @@ def learn(
         run_folder: For checkpoints, or None; it is locked meanwhile.
         budget: Of time.
         progress: Told about the long parts.
+        workers: Fit the networks of items; None fits them here.
     """
     world = limited_world(source, config)
     studies = Studies.of(encoded, split, budget)
@@ -106,7 +108,7 @@ def learn(
     with nullcontext() if run_folder is None else run_lock(run_folder):
         fitted = fit_and_score(
             models, _mapped(split, run_folder), config, run_folder=run_folder, world=world,
-            progress=progress, budget=budget,
+            progress=progress, budget=budget, workers=workers,
             ask=lambda model: Asked(
                 shares=studies.ask_model(model), next_item=spending.ask_model(model)
             ),

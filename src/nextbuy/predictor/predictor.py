@@ -15,6 +15,7 @@ from nextbuy.data.recoding import in_catalog
 from nextbuy.data.sources import Source
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation
+from nextbuy.models.protocol import Workers
 from nextbuy.predictor.answering import Answering, with_blend
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.cadence_fit import refit_cadence
@@ -49,6 +50,7 @@ class Predictor(Answering):
         users: int | None = None,
         run_folder: Path | None = None,
         progress: Progress | None = None,
+        workers: Workers | None = None,
     ) -> Self:
         """Read, split, fit every model, and score each on validation and test.
 
@@ -60,6 +62,7 @@ class Predictor(Answering):
             users: Number of users of a world.
             run_folder: For checkpoints: the same call with the same folder goes on after a kill.
             progress: Told about the long parts.
+            workers: Fit the networks of items; None fits them here.
 
         Raises:
             NextbuyError: With the reason, for anything that the data or config make impossible.
@@ -67,12 +70,19 @@ class Predictor(Answering):
         started = time.monotonic()
         config, options = config or PredictorConfig(), options or ReadOptions()
         progress = progress or SilentProgress()
+        if workers is not None and config.time_limit is not None:
+            raise ConfigError(
+                f"A time limit ends training by the clock of one machine; asked for "
+                f"{config.time_limit:g} s and workers on a cluster. Leave one of them out."
+            )
         for name in config.chosen_models:
-            create_model(name, config)  # refuses before anything is read
+            model = create_model(name, config)  # refuses before anything is read
+            if workers is not None:
+                workers.check(model)
         source, encoded, split = read_and_split(data, config, options, users, progress)
         return cls.fit_split(
             source, encoded, split, config=config, options=options, run_folder=run_folder,
-            progress=progress, started=started,
+            progress=progress, started=started, workers=workers,
         )  # fmt: skip
 
     @classmethod
@@ -88,6 +98,7 @@ class Predictor(Answering):
         progress: Progress | None = None,
         started: float | None = None,
         scored: Callable[[Self], None] = lambda _: None,
+        workers: Workers | None = None,
     ) -> Self:
         """What `fit` does once a log is read and split.
 
@@ -102,6 +113,7 @@ class Predictor(Answering):
             started: When the work began, by `time.monotonic()`; now if not told.
             scored: Sees the predictor when all is scored, before `refit_full` lets it learn from
                 the test period.
+            workers: As for `fit`.
         """
         progress = progress or SilentProgress()
         started = time.monotonic() if started is None else started
@@ -116,7 +128,7 @@ class Predictor(Answering):
         predictor.split, predictor.source, predictor._run_folder = split, source, run_folder
         learnt = learn(
             models, source, encoded, split, config, run_folder=run_folder,
-            budget=TimeBudget.of(config.time_limit, started), progress=progress,
+            budget=TimeBudget.of(config.time_limit, started), progress=progress, workers=workers,
         )  # fmt: skip
         fitted, timing = learnt.models, learnt.timing
         predictor.models, predictor._members = fitted.models, fitted.members
@@ -124,16 +136,18 @@ class Predictor(Answering):
         predictor.leaderboard, predictor.facts = fitted.rows, predictor.facts | learnt.facts
         scored(predictor)
         if config.refit_full:
-            predictor._refit(encoded, progress)
+            predictor._refit(encoded, progress, workers)
             timing = refit_timing(timing, encoded, progress)
         predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
         predictor.facts["timing"] = timing.facts
         return predictor
 
-    def _refit(self, encoded: Encoded, progress: Progress) -> None:
+    def _refit(self, encoded: Encoded, progress: Progress, workers: Workers | None) -> None:
         """Fit the members again on the whole log, and answer with its whole catalog."""
         folder = self._run_folder
-        self._members = refit_on_all(self._members, encoded, self.config, folder, progress)
+        self._members = refit_on_all(
+            self._members, encoded, self.config, folder, progress, workers=workers
+        )
         self.catalog, self.histories = encoded.catalog, encoded.histories
         self.models = with_blend(self._members, self.facts.get("blend"))
         if self.cadence is not None:

@@ -20,9 +20,10 @@ from nextbuy.data.histories import Histories
 from nextbuy.data.sources import Source
 from nextbuy.errors import ConfigError
 from nextbuy.models.neural import NeuralModel
-from nextbuy.models.protocol import FitOptions, Model
+from nextbuy.models.protocol import FitOptions, Model, Workers
 from nextbuy.models.registry import create
 from nextbuy.models.scored import ScoredModel
+from nextbuy.models.sharing import fit_model
 from nextbuy.predictor.config import PredictorConfig
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Cases
@@ -67,7 +68,7 @@ def refit(
         config = getattr(model, "config", None)
         settings = {} if config is None else config.model_dump()
         again = create(model.name, **settings)
-        again.fit(histories, nothing, catalog, mine)
+        again = fit_model(again, histories, nothing, catalog, mine)
         if isinstance(model, ScoredModel) and isinstance(again, ScoredModel):
             again.calibration = model.calibration
         found[name] = again
@@ -81,11 +82,14 @@ def refit_on_all(
     config: PredictorConfig,
     run_folder: Path | None,
     progress: Progress,
+    *,
+    workers: Workers | None = None,
 ) -> dict[str, Model]:
     """The same models, fitted on the whole log; a run with a folder locks it meanwhile."""
     options = FitOptions(
-        seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress
-    )
+        seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress,
+        workers=workers,
+    )  # fmt: skip
     with nullcontext() if run_folder is None else run_lock(run_folder):
         found, _ = refit(members, encoded.histories, encoded.catalog, options, stage="whole-log")
     return found

@@ -11,12 +11,13 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from filelock import FileLock, Timeout
+from safetensors.numpy import load, save
 
 from nextbuy import storage
 from nextbuy.errors import DamagedError, ResumeError, RunLockedError, TrainingError
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 KEPT = 2
+
+_ARRAYS: Final = ("weights", "optimizer", "best_weights")
+"""The parts of a state that are arrays by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -75,21 +79,7 @@ class Checkpoints:
         name = f"step-{state.step:09d}-{state.epoch:04d}" + ("-end" if state.finished else "")
         if (self._folder / name).exists():
             return
-        facts = {
-            "format": FORMAT,
-            "identity": self._identity,
-            "epoch": state.epoch,
-            "batch": state.batch,
-            "step": state.step,
-            # As text: exact, and infinity is not JSON.
-            "loss_sum": state.loss_sum.hex(),
-            "num_targets": state.num_targets,
-            "best_loss": state.stopping.best_loss.hex(),
-            "best_epoch": state.stopping.best_epoch,
-            "stopping_epoch": state.stopping.epoch,
-            "finished": state.finished,
-            "log_offset": state.log_offset,
-        }
+        facts = {"format": FORMAT, "identity": self._identity, **_facts(state)}
 
         def write(folder: Path) -> None:
             storage.write_json(folder / "state.json", facts)
@@ -136,24 +126,33 @@ class Checkpoints:
                 "Finish the run with the version that began it, or give another --out."
             )
         _refuse_other_run(facts["identity"], self._identity, folder)
-        return TrainingState(
-            epoch=facts["epoch"],
-            batch=facts["batch"],
-            step=facts["step"],
-            loss_sum=float.fromhex(facts["loss_sum"]),
-            num_targets=facts["num_targets"],
-            stopping=EarlyStopping(
-                patience=patience,
-                best_loss=float.fromhex(facts["best_loss"]),
-                best_epoch=facts["best_epoch"],
-                epoch=facts["stopping_epoch"],
-            ),
-            finished=facts["finished"],
-            log_offset=facts["log_offset"],
+        return replace(
+            _told(facts, patience),
             weights=storage.read_arrays(folder / "weights.safetensors"),
             optimizer=storage.read_arrays(folder / "optimizer.safetensors"),
             best_weights=storage.read_arrays(folder / "best.safetensors"),
         )
+
+
+def as_bytes(state: TrainingState) -> bytes:
+    """A state to be sent to another process; equal states give equal bytes."""
+    text = json.dumps(_facts(state), sort_keys=True).encode()
+    arrays: Arrays = {"facts": np.frombuffer(text, np.uint8)}
+    for part in _ARRAYS:
+        arrays |= {f"{part}/{name}": array for name, array in getattr(state, part).items()}
+    return save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
+
+
+def from_bytes(content: bytes, patience: int) -> TrainingState:
+    """What `as_bytes` was given."""
+    arrays = load(content)
+    parts: dict[str, Arrays] = {part: {} for part in _ARRAYS}
+    facts = json.loads(arrays.pop("facts").tobytes())
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = np.array(array)
+    weights, optimizer, best = (parts[part] for part in _ARRAYS)
+    return replace(_told(facts, patience), weights=weights, optimizer=optimizer, best_weights=best)
 
 
 def clear_checkpoints(folder: Path) -> None:
@@ -186,6 +185,42 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _facts(state: TrainingState) -> dict[str, Any]:
+    """A state but for its arrays, as JSON."""
+    return {
+        "epoch": state.epoch,
+        "batch": state.batch,
+        "step": state.step,
+        # As text: exact, and infinity is not JSON.
+        "loss_sum": state.loss_sum.hex(),
+        "num_targets": state.num_targets,
+        "best_loss": state.stopping.best_loss.hex(),
+        "best_epoch": state.stopping.best_epoch,
+        "stopping_epoch": state.stopping.epoch,
+        "finished": state.finished,
+        "log_offset": state.log_offset,
+    }
+
+
+def _told(facts: Mapping[str, Any], patience: int) -> TrainingState:
+    """The state that `_facts` told of, without arrays."""
+    return TrainingState(
+        epoch=facts["epoch"],
+        batch=facts["batch"],
+        step=facts["step"],
+        loss_sum=float.fromhex(facts["loss_sum"]),
+        num_targets=facts["num_targets"],
+        stopping=EarlyStopping(
+            patience=patience,
+            best_loss=float.fromhex(facts["best_loss"]),
+            best_epoch=facts["best_epoch"],
+            epoch=facts["stopping_epoch"],
+        ),
+        finished=facts["finished"],
+        log_offset=facts["log_offset"],
+    )
 
 
 def _refuse_non_finite(arrays: Mapping[str, Any], step: int) -> None:

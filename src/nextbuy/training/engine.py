@@ -14,6 +14,7 @@ from nextbuy.nn.recurrent import LstmRnnShape
 from nextbuy.nn.transformer import TransformerShape
 from nextbuy.seeding import generator
 from nextbuy.training.batches import Batch
+from nextbuy.training.team import Team
 
 EngineName = Literal["torch", "tensorflow"]
 Arrays = dict[str, NDArray[Any]]
@@ -196,8 +197,11 @@ def create_engine(
     seed: int,
     device: str = "cpu",
     codes: NDArray[np.int64] | None = None,
+    team: Team | None = None,
 ) -> Engine:
     """An engine by name, with its weights set; `codes` as for `network_of`.
+
+    With a team it computes its part of each batch, and takes the steps of the whole batch.
 
     Raises:
         ConfigError: If there is no such engine or no such device.
@@ -214,14 +218,20 @@ def create_engine(
         from nextbuy.training.torch_engine import TorchEngine
 
         return TorchEngine(
-            shape, config, weights=weights, sampler=sampler, seed=seed, device=device, codes=codes
-        )
+            shape, config, weights=weights, sampler=sampler, seed=seed, device=device, codes=codes,
+            team=team,
+        )  # fmt: skip
     if name == "tensorflow":
         from nextbuy.training.tensorflow_engine import TensorFlowEngine
 
         if not isinstance(shape, LstmRnnShape):
             raise ConfigError("The TensorFlow engine trains lstm-rnn only; choose engine torch.")
         _refuse_what_is_of_torch_alone(config)
+        if team is not None and team.size > 1:
+            raise ConfigError(
+                f"The TensorFlow engine trains in one process; asked for {team.size}. "
+                "Choose engine torch."
+            )
         if device != "cpu":
             raise ConfigError(
                 f"The TensorFlow engine trains on the CPU only; asked for {device!r}."

@@ -19,7 +19,11 @@ class Interrupted(TrainingError):  # noqa: N818  (it is not an error of the run)
             f"Stopped by {name} after step {step}; the state is saved. "
             "Give the same command again to go on."
         )
+        self.signal_number, self.step = signal_number, step
         self.exit_code = 128 + signal_number
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, int]]:
+        return Interrupted, (self.signal_number, self.step)
 
 
 class StopRequest:

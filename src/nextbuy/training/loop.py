@@ -1,5 +1,6 @@
 """The one training loop. It reads from top to bottom: resume, epochs, steps, validation, end."""
 
+import json
 import math
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, SupportsFloat
 
 from nextbuy.data.histories import Histories
-from nextbuy.errors import NonFiniteLossError, TrainingError
+from nextbuy.errors import NonFiniteLossError, ResumeError, TrainingError
 from nextbuy.nn.network import Weights
 from nextbuy.nn.own_items import PurchaseFacts
 from nextbuy.progress import Progress, SilentProgress
@@ -23,12 +24,13 @@ from nextbuy.training.batches import (
     epoch_batches,
     num_batches,
 )
-from nextbuy.training.checkpoint import Checkpoints, TrainingState
+from nextbuy.training.checkpoint import Checkpoints, TrainingState, as_bytes, from_bytes
 from nextbuy.training.clock import Clock
 from nextbuy.training.engine import Engine, TrainingConfig
-from nextbuy.training.interruption import Interrupted, StopRequest, stop_on_signals
+from nextbuy.training.interruption import Interrupted, StopRequest
 from nextbuy.training.log import TrainingLog
 from nextbuy.training.schedule import EarlyStopping, warm_up_then_cosine
+from nextbuy.training.team import Alone, Team
 
 _IN_FLIGHT: Final = 4
 """Steps that a device may be behind: while it computes them the host makes the next ones ready."""
@@ -68,6 +70,7 @@ def train(
     progress: Progress | None = None,
     deadline: float | None = None,
     facts: PurchaseFacts | None = None,
+    team: Team | None = None,
 ) -> TrainingResult:
     """Train until the epochs are over, validation stops getting better, or the time is up.
 
@@ -87,8 +90,11 @@ def train(
         deadline: Moment of `time.monotonic()` to end by. The learning rate then falls with the
             time that is gone, and the bytes depend on the speed of the machine.
         facts: About the purchases, for networks with a repeat head: batches then have own items.
+        team: Who trains together, each calling this with the same arguments; only rank 0 validates
+            and has a `run_folder`. The engine has the same team. There can be no deadline then.
 
     Raises:
+        PeerLostError: If one of the team is lost.
         TimeIsUpError: If there is no time for a step and a validation.
         NonFiniteLossError: Before a step with a NaN or infinite loss would have been taken.
         Interrupted: After SIGINT or SIGTERM, with the state saved.
@@ -96,36 +102,49 @@ def train(
     """
     windows = cut_into_windows(histories, config.longest_window)
     checkpoints = None if run_folder is None else Checkpoints(run_folder, identity or {})
-    state = _resume(engine, checkpoints, config)
+    team = team or Alone()
+    _refuse_other_peers(team, identity or {})
+    state = _resume(engine, checkpoints, config, team)
     log = TrainingLog(None if run_folder is None else run_folder / "log.jsonl", state.log_offset)
     run = _Run(
         engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
         Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
-        facts,
+        facts, team,
     )  # fmt: skip
-    run.progress.start("train", config.epochs * run.batches_per_epoch, done=state.step)
-    try:
-        with stop_on_signals() as stop:
-            while state.epoch < config.epochs and not state.finished:
-                state = run.train_epoch(state, stop)
-                state = run.end_epoch(state, validate)
-    finally:
-        run.progress.finish()
-        log.close()
+    state = run.until_done(state, validate)
     return TrainingResult(
         weights=state.best_weights, best_epoch=state.stopping.best_epoch,
         best_loss=state.stopping.best_loss, num_epochs=state.epoch, num_steps=state.step,
     )  # fmt: skip
 
 
+def _refuse_other_peers(team: Team, identity: Mapping[str, Any]) -> None:
+    """Refuse to train with others that were started differently.
+
+    Raises:
+        ResumeError: Naming what differs from rank 0.
+    """
+    if team.size == 1:
+        return
+    mine = json.loads(json.dumps(identity))
+    told = json.loads(team.shared(json.dumps(mine).encode()))
+    names = sorted(n for n in {*told, *mine} if told.get(n) != mine.get(n))
+    if names:
+        said = "; ".join(f"{n}: {mine.get(n)!r}, rank 0 has {told.get(n)!r}" for n in names)
+        raise ResumeError(f"Rank {team.rank} was started differently from rank 0: {said}.")
+
+
 def _resume(
-    engine: Engine, checkpoints: Checkpoints | None, config: TrainingConfig
+    engine: Engine, checkpoints: Checkpoints | None, config: TrainingConfig, team: Team
 ) -> TrainingState:
-    """The newest state, restored into the engine; the start if there is none."""
+    """The newest state, restored into the engine; the start if there is none. A team goes on from
+    what rank 0 found."""
     state = None if checkpoints is None else checkpoints.newest(config.patience)
-    if state is None:
-        return TrainingState(stopping=EarlyStopping(patience=config.patience))
-    engine.restore(state.weights, state.optimizer)
+    state = state or TrainingState(stopping=EarlyStopping(patience=config.patience))
+    if team.size > 1:
+        state = from_bytes(team.shared(as_bytes(state)), config.patience)
+    if state.step > 0:
+        engine.restore(state.weights, state.optimizer)
     return state
 
 
@@ -155,6 +174,7 @@ class _Run:
     progress: Progress
     clock: Clock
     facts: PurchaseFacts | None
+    team: Team
     saved_at: float = 0.0
     pause: float = 0.0
     batches_per_epoch: int = 0
@@ -163,6 +183,22 @@ class _Run:
         self.batches_per_epoch = num_batches(self.windows, self.config.tokens)
         self.pause = self.config.checkpoint_seconds
         self.saved_at = time.monotonic()
+
+    def until_done(
+        self, state: TrainingState, validate: Callable[[Weights], float] | None
+    ) -> TrainingState:
+        """Train all epochs that are still to be trained."""
+        num_epochs = self.config.epochs
+        self.progress.start("train", num_epochs * self.batches_per_epoch, done=state.step)
+        try:
+            with self.team.stopping() as stop:
+                while state.epoch < num_epochs and not state.finished:
+                    state = self.train_epoch(state, stop)
+                    state = self.end_epoch(state, validate)
+        finally:
+            self.progress.finish()
+            self.log.close()
+        return state
 
     def train_epoch(self, state: TrainingState, stop: StopRequest) -> TrainingState:
         """Take the steps of an epoch that are still to be taken."""
@@ -244,7 +280,9 @@ class _Run:
     ) -> TrainingState:
         """Account for a whole epoch: validation, log, best weights, early stopping, checkpoint."""
         train_loss = state.loss_sum / max(1, state.num_targets)
-        validation_loss = train_loss if validate is None else validate(self.engine.weights())
+        validation_loss = self.team.agreed(
+            lambda: train_loss if validate is None else validate(self.engine.weights())
+        )
         if math.isnan(validation_loss):
             raise NonFiniteLossError(
                 f"The validation loss is NaN after epoch {state.epoch}; the last checkpoint is "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextbuy.errors import ConfigError
+from nextbuy.nn.dropout import RowsGenerator
 from nextbuy.nn.gbce import gbce_loss
 from nextbuy.nn.gru import GruNetwork, GruShape
 from nextbuy.nn.losses import full_softmax_loss, sampled_softmax_loss
@@ -25,6 +26,8 @@ from nextbuy.seeding import stream_seed
 from nextbuy.training.averaging import WeightAverage
 from nextbuy.training.batches import Batch
 from nextbuy.training.engine import Arrays, ItemSampler, Shape, TrainingConfig
+from nextbuy.training.parts import part_of, rows_of
+from nextbuy.training.team import Alone, Team
 from nextbuy.training.touched_rows import TouchedRows, touched_items
 
 _WIDTH_OF_BF16: Final = 256
@@ -110,9 +113,11 @@ def own_tensors(own: OwnItems, device: torch.device = CPU) -> OwnTensors:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PlacedBatch(Batch):
-    """A batch for one step whose tensors are on the device.
+    """A batch for one step, and this process's part of it as tensors on the device.
 
     Attributes:
+        rows: Those of the part.
+        share: Of the targets that are in the part.
         sequences: What the network reads.
         owners: Of the targets; see `Questions`.
         items: Item rows of the targets, 0..V-1; [N].
@@ -124,6 +129,8 @@ class PlacedBatch(Batch):
             them. None where the step changes all rows.
     """
 
+    rows: slice
+    share: float
     sequences: Sequences
     owners: Tensor
     items: Tensor
@@ -164,7 +171,9 @@ class TorchEngine:
         seed: int,
         device: str = "cpu",
         codes: NDArray[np.int64] | None = None,
+        team: Team | None = None,
     ) -> None:
+        self._team = team or Alone()
         self._device = torch_device(device)
         self._precision = decided_precision(config, shape, self._device)
         self._config = config
@@ -175,7 +184,7 @@ class TorchEngine:
         self._parameters = self._network.trained_parameters()
         decay = config.ema_decay
         self._average = None if decay is None else WeightAverage(self._parameters, decay)
-        self._dropout = torch.Generator(self._device)
+        self._dropout = RowsGenerator(self._device)
         self._seen: Network = self._network
         self._rows: TouchedRows | None = None
         if config.has_sparse_rows(shape.num_items):
@@ -198,17 +207,20 @@ class TorchEngine:
         self._is_broken = None if self._device == CPU else torch.zeros((), device=self._device)
 
     def prepare(self, batch: Batch, step: int) -> Batch:
-        """Put it on the device, with the samples of the step; see `Engine.prepare`."""
-        asked, device, own = batch.questions(), self._device, batch.own
-        days = None if batch.days is None else batch.days.reshape(-1)[asked.states]
+        """Put this process's part on the device, with the samples of the step; see
+        `Engine.prepare`."""
+        rows = rows_of(len(batch.inputs), self._team.rank, self._team.size)
+        part = batch if self._team.size == 1 else part_of(batch, rows)
+        asked, device, own = part.questions(), self._device, part.own
+        days = None if part.days is None else part.days.reshape(-1)[asked.states]
         pairs = samples = touched = None
         if own is not None:
             pairs = placed(own.places_of(asked.owners, asked.targets + 1), device)
         if self._sampler is not None:
             samples = self._sampler.draw_distinct(step)
-        inputs, targets = batch.inputs, asked.targets
+        inputs, targets = part.inputs, asked.targets
         if self._rows is not None and samples is not None:
-            touched = touched_items(batch, samples[0])
+            touched = touched_items(batch, samples[0])  # the whole batch: all change the same rows
             inputs = np.searchsorted(touched, inputs)
             targets = np.searchsorted(touched, targets + 1) - 1
             samples = np.searchsorted(touched, samples[0] + 1) - 1, samples[1]
@@ -217,14 +229,16 @@ class TorchEngine:
                 own = replace(own, items=places)
         sequences = Sequences(
             items=placed(inputs, device),
-            marks=placed(batch.marks, device),
+            marks=placed(part.marks, device),
             states=placed(asked.states, device),
-            gaps=None if batch.gaps is None else placed(batch.gaps, device),
+            gaps=None if part.gaps is None else placed(part.gaps, device),
             days=None if days is None else placed(days, device),
             own=None if own is None else own_tensors(own, device),
         )
         return PlacedBatch(
             **{field.name: getattr(batch, field.name) for field in fields(Batch)},
+            rows=rows,
+            share=len(asked.targets) / max(1, batch.num_targets),
             sequences=sequences,
             owners=placed(asked.owners, device),
             items=placed(targets, device),
@@ -240,34 +254,46 @@ class TorchEngine:
         """Take one optimizer step; see `Engine.step`."""
         if not isinstance(batch, PlacedBatch):
             return self.step(self.prepare(batch, step), learning_rate=learning_rate, step=step)
-        dropout = self._dropout.manual_seed(stream_seed(self._seed, "dropout", step))
         if self._rows is not None and batch.touched is not None:
             self._rows.seen_by_small(batch.touched)
-        with self._autocast():
-            hidden_MR = self._seen.states(batch.sequences, dropout).float()
-        loss = self._loss(hidden_MR, batch)
+        loss = self._gradients(batch, step)
         if self._is_broken is None:
             value = float(loss.item())
             if math.isfinite(value):
-                self._update(loss, learning_rate)
+                self._update(learning_rate)
             return value
-        torch.maximum(self._is_broken, (~loss.detach().isfinite()).float(), out=self._is_broken)
+        torch.maximum(self._is_broken, (~loss.isfinite()).float(), out=self._is_broken)
         self._optimizer.found_inf = self._is_broken  # type: ignore[attr-defined]
-        self._update(loss, learning_rate)
-        return LateLoss(loss) if loss.is_cuda else float(loss.detach())
+        self._update(learning_rate)
+        return LateLoss(loss) if loss.is_cuda else float(loss)
+
+    def _gradients(self, batch: PlacedBatch, step: int) -> Tensor:
+        """The loss of the whole batch, whose gradients are then those of the parameters."""
+        self._optimizer.zero_grad(set_to_none=True)
+        dropout = self._dropout
+        dropout.manual_seed(stream_seed(self._seed, "dropout", step))
+        dropout.first, dropout.whole = batch.rows.start, len(batch.inputs)
+        loss = torch.zeros((), device=self._device)
+        if batch.share or self._team.size == 1:  # of few rows a process may have none
+            with self._autocast():
+                hidden_MR = self._seen.states(batch.sequences, dropout).float()
+            loss = self._loss(hidden_MR, batch)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self._team.add_up(self._changed(), loss, batch.share)
+
+    def _changed(self) -> list[torch.nn.Parameter]:
+        """What the step changes."""
+        return [*self._dense.values(), *([] if self._rows is None else self._rows.leaves())]
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision == "single":
             return nullcontext()
         return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
-    def _update(self, loss: Tensor, learning_rate: float) -> None:
+    def _update(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        rows = [] if self._rows is None else self._rows.leaves()
-        torch.nn.utils.clip_grad_norm_([*self._dense.values(), *rows], self._config.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self._changed(), self._config.clip_norm)
         self._optimizer.step()
         if self._rows is not None:
             self._rows.step(learning_rate, self._is_broken)

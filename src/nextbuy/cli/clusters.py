@@ -1,0 +1,58 @@
+"""`--cluster`: what commands do on a Ray cluster, whose package is an extra."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nextbuy.cluster.config import ClusterConfig
+    from nextbuy.models.protocol import Workers
+    from nextbuy.predictor.everybody import Scoring
+
+
+@contextmanager
+def on_cluster(address: str | None, workers: int) -> "Iterator[ClusterConfig | None]":
+    """Connected to a cluster, if one is asked for.
+
+    Raises:
+        MissingExtraError: If Ray is not installed.
+        ConfigError: If there is no cluster at the address.
+    """
+    if address is None:
+        yield None
+        return
+    from nextbuy.cluster.config import ClusterConfig
+
+    config = ClusterConfig.of(address=address, workers=workers)
+    try:
+        from nextbuy.cluster.connecting import connected
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "ray":
+            raise
+        from nextbuy.errors import MissingExtraError
+
+        raise MissingExtraError("ray", "cluster", "--cluster") from error
+    # Ray prints what died to standard output, which belongs to the answer of the command.
+    with redirect_stdout(sys.stderr), connected(config):
+        yield config
+
+
+def workers_of(config: "ClusterConfig | None") -> "Workers | None":
+    """Who fits networks; None is this process."""
+    if config is None:
+        return None
+    from nextbuy.cluster.training import RayWorkers
+
+    return RayWorkers(config)
+
+
+def scoring_of(config: "ClusterConfig | None") -> "Scoring":
+    """Where blocks of users are scored."""
+    if config is None:
+        from nextbuy.predictor.everybody import score_here
+
+        return score_here
+    from nextbuy.cluster.scoring import RayScoring
+
+    return RayScoring(config)

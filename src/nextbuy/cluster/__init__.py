@@ -1,0 +1,1 @@
+"""Training and scoring by several processes, perhaps on several machines, through Ray."""

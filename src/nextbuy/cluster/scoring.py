@@ -1,0 +1,157 @@
+"""Blocks of users scored by the workers of a cluster."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import polars as pl
+import ray
+import torch
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from nextbuy.cluster.code import code_facts, differences
+from nextbuy.cluster.config import ClusterConfig
+from nextbuy.cluster.connecting import (
+    cpus_for_each,
+    end_process,
+    what_is_free,
+    whereabouts,
+)
+from nextbuy.errors import ConfigError, JoinError, PeerLostError
+from nextbuy.predictor.everybody import BlockScorer
+
+logger = logging.getLogger(__name__)
+
+_AHEAD: Final = 2
+"""Blocks that each worker has been given."""
+
+_OFTEN: Final = 0.5
+
+
+class ScoringWorker:
+    """Scores the blocks that it is given; it has the bundle from the one who asks."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._scorer: BlockScorer | None = None
+
+    def offers(self, stored: Sequence[Any], number: int) -> pl.DataFrame:
+        """See `BlockScorer.offers`; `stored` holds a reference to it, which is followed once."""
+        torch.set_num_threads(self._threads)
+        if self._scorer is None:
+            self._scorer = ray.get(stored[0])
+        return self._scorer.offers(number)
+
+    @ray.method(concurrency_group="signs")
+    def about(self) -> dict[str, str]:
+        """Which code this runs; also a sign of life."""
+        return {**whereabouts(), **code_facts()}
+
+
+class RayScoring:
+    """A `Scoring`; use it within `connected`.
+
+    Ray starts a worker that died again, on another node if its own is lost, and gives it its blocks
+    once more; one that does not answer is killed and started again. What is written is written here
+    alone.
+    """
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        self._in_vain = 0
+        self._places: dict[int, tuple[str, int]] = {}
+
+    def __call__(
+        self, scorer: BlockScorer, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The tables as they are finished.
+
+        Raises:
+            PeerLostError: If a block was lost with its worker again and again.
+        """
+        stored = ray.put(scorer)  # stays while it is held here: a worker may begin again
+        workers = self._started(min(self._config.workers, len(numbers)))
+        left, given = list(reversed(numbers)), dict[Any, tuple[int, int]]()
+        signs: dict[int, tuple[Any, float]] = {}
+        try:
+            while left or given:
+                for place, worker in enumerate(workers):
+                    mine = sum(one == place for one, _ in given.values())
+                    for _ in range(min(_AHEAD - mine, len(left))):
+                        number = left.pop()
+                        given[worker.offers.remote([stored], number)] = place, number
+                for reference in ray.wait(list(given), timeout=_OFTEN)[0]:
+                    number = given.pop(reference)[1]
+                    yield number, self._table(reference, number)
+                    self._in_vain = 0
+                self._restart_who_hangs(workers, signs)
+        finally:
+            for worker in workers:
+                ray.kill(worker)
+
+    def _started(self, count: int) -> list[Any]:
+        threads = cpus_for_each(count, torch.get_num_threads())
+        made: Any = ray.remote  # whose types do not know of groups
+        actor = made(concurrency_groups={"signs": 1})(ScoringWorker)
+        settings = actor.options(
+            num_cpus=threads, max_restarts=-1, max_task_retries=self._config.most_restarts,
+            scheduling_strategy="SPREAD",
+        )  # fmt: skip
+        workers = [settings.remote(threads) for _ in range(count)]
+        try:
+            found = ray.get([w.about.remote() for w in workers], timeout=self._config.start_seconds)
+        except GetTimeoutError as error:
+            raise ConfigError(
+                f"{count} workers of {threads} processors did not start within "
+                f"{self._config.start_seconds:g} s; free are {what_is_free()}."
+            ) from error
+        wanted = code_facts()
+        for place, one in enumerate(found):
+            self._note(place, one)
+            if said := differences(one, wanted):
+                raise JoinError(
+                    f"A worker on {one['host']} has {said}. Install the same nextbuy on all "
+                    "machines of the cluster."
+                )
+        return workers
+
+    def _note(self, place: int, about: dict[str, str]) -> None:
+        self._places[place] = about["node"], int(about["pid"])
+
+    def _table(self, reference: Any, number: int) -> pl.DataFrame:
+        try:
+            table: pl.DataFrame = ray.get(reference)
+        except RayActorError as error:
+            raise PeerLostError(
+                f"Block {number} was lost with its worker {self._config.most_restarts + 1} times: "
+                f"{str(error).splitlines()[0]} Give the same command again to go on."
+            ) from error
+        return table
+
+    def _restart_who_hangs(self, workers: list[Any], signs: dict[int, tuple[Any, float]]) -> None:
+        """Ask each for a sign of life from time to time."""
+        now, patience = time.monotonic(), self._config.timeout_seconds
+        for place, worker in enumerate(workers):
+            reference, since = signs.setdefault(place, (None, now))
+            if reference is None:
+                if now - since > patience / 4:
+                    signs[place] = worker.about.remote(), now
+            elif ray.wait([reference], timeout=0)[0]:
+                with suppress(RayActorError):
+                    self._note(place, ray.get(reference))
+                signs[place] = None, now
+            elif now - since > patience:
+                self._in_vain += 1
+                if self._in_vain > self._config.most_restarts * len(workers):
+                    raise PeerLostError(
+                        f"Worker {place} has not answered for {now - since:.0f} s, as others "
+                        f"before; {self._in_vain} were started again, and no block was finished. "
+                        "Give the same command again when the cluster is well."
+                    )
+                logger.warning("Worker %d does not answer; it is started again.", place)
+                ray.kill(worker, no_restart=False)
+                node, pid = self._places[place]
+                end_process(node, pid)
+                signs[place] = None, now
