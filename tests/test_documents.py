@@ -74,5 +74,5 @@ def test_rooms_of_the_architecture_exist():
     assert len(rooms) > 10
     for room in rooms:
         source = ROOT / "src" / "nextbuy"
-        here = [source / inside / room for inside in ("", "models", "service")]
+        here = [source / inside / room for inside in ("", "data", "models", "service")]
         assert any(place.exists() for place in here), room
