@@ -107,7 +107,10 @@ def fitted(encoded: Any, world: Any = None, **cutoffs: Any) -> Any:
     split = split_by_time(encoded.catalog, encoded.histories, **cutoffs)
     budget = TimeBudget.of(None, time.monotonic())
     config = PredictorConfig(models=("popularity",))
-    return fit_timing(encoded, split, config, budget, SilentProgress(), world=world)
+    return fit_timing(
+        encoded, split, config, budget, SilentProgress(), world=world,
+        ask=lambda _: None,  # only audiences ask the blend about validation
+    )  # fmt: skip
 
 
 def measure(name: str, folder: Path) -> None:
