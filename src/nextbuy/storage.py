@@ -168,21 +168,21 @@ def publish(
         failpoint("after_tmp_write")
         files = _files_of(temporary)
         for file in files:
-            _sync(file)
+            sync(file)
         failpoint("before_manifest")
         entries = {_safe(f.relative_to(temporary).as_posix()): _entry(f) for f in files}
         manifest = {"format": MANIFEST_FORMAT, "files": entries, "facts": dict(facts or {})}
         write_json(temporary / MANIFEST, manifest)
         failpoint("after_manifest")
         for folder in sorted({f.parent for f in files} | {temporary}, reverse=True):
-            _sync(folder)
+            sync(folder)
         failpoint("after_dir_fsync")
         if target.exists():  # rename would replace an empty folder silently
             raise FileExistsError(errno.EEXIST, "File exists")
         temporary.rename(target)
         failpoint("after_rename")
         try:
-            _sync(parent)
+            sync(parent)
         except OSError:
             target.rename(temporary)  # what is not durable must not stay
             raise
@@ -213,7 +213,7 @@ def point_latest(parent: Path, name: str) -> None:
         temporary.rename(path)
         failpoint("after_latest")
         try:
-            _sync(parent)
+            sync(parent)
         except OSError:
             if before is None:
                 path.unlink()
@@ -281,7 +281,8 @@ def _write_synced(path: Path, parts: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

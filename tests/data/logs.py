@@ -1,5 +1,6 @@
 """Small files for the tests of reading."""
 
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,3 +32,14 @@ def ids(purchases, column="item_id"):
 def rejected(purchases):
     """Line, column and reason of every reject."""
     return purchases.rejects.select("line", "column", "reason").rows()
+
+
+def database(folder, rows, columns="user_id, item_id, timestamp", table="purchases"):
+    path = folder / "shop.db"
+    connection = sqlite3.connect(path)
+    connection.execute(f"CREATE TABLE {table} ({columns})")
+    marks = ",".join("?" * len(columns.split(",")))
+    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608
+    connection.commit()
+    connection.close()
+    return f"sqlite:///{path}"

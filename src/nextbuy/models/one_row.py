@@ -3,6 +3,8 @@
 Legend: U users, V items, P blocked pairs, T targets, k items that are wanted.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from nextbuy.data.histories import PADDING, Float32, Histories, Int32, Int64
@@ -10,12 +12,12 @@ from nextbuy.models.protocol import Ranked
 from nextbuy.splitting.repeat import Blocked
 
 
-class OneRow:
+class OneRow(ABC):
     """What a model with one row for everybody inherits; see `RanksTargets`."""
 
+    @abstractmethod
     def row(self) -> Float32:
         """Log-probabilities of all, length V + 1; padding first."""
-        raise NotImplementedError
 
     def top_k(
         self,

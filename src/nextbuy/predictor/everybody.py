@@ -7,7 +7,6 @@ bit. `_manifest.json` comes last: where it is, all parts are there and have the 
 
 import hashlib
 import math
-import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -212,11 +211,7 @@ def _atomically(path: Path, write: Callable[[Path], None]) -> None:
         beside = path.parent / beside.name
     try:
         write(beside)
-        descriptor = os.open(beside, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        storage.sync(beside)
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

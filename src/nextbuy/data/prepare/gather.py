@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from nextbuy import columns
 from nextbuy.data.histories import Int32, Int64, TimeKind, jagged_rows, offsets_of
-from nextbuy.data.prepare.journal import Pieces, sync
+from nextbuy.data.prepare.journal import Pieces
 from nextbuy.progress import Progress
-from nextbuy.storage import failpoint, read_json, write_json
+from nextbuy.storage import failpoint, read_json, sync, write_json
 from nextbuy.threads import in_threads
 
 _STRETCH: Final = 1 << 22

@@ -4,7 +4,6 @@ A piece of work is a folder that is written under another name, synced and renam
 there under its own name is whole; whatever is not is done again, with the same bytes.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from nextbuy.errors import ResumeError, RunLockedError
-from nextbuy.storage import StorageError, failpoint, read_json, write_json
+from nextbuy.storage import StorageError, failpoint, read_json, sync, write_json
 
 WORK: Final = "work"
 """Folder inside the prepared one that holds what is not finished."""
@@ -80,15 +79,6 @@ class Pieces:
                 f"{target} could not be written: {error.strerror or error}. The same command goes "
                 "on from what is finished."
             ) from error
-
-
-def sync(path: Path) -> None:
-    """Bring a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def agree(work: Path, plan: Mapping[str, Any]) -> dict[str, Any]:

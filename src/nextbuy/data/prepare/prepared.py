@@ -12,10 +12,9 @@ import polars as pl
 from nextbuy.data.catalog import Catalog, Level
 from nextbuy.data.encoding import Encoded
 from nextbuy.data.histories import Histories
-from nextbuy.data.prepare.journal import sync
 from nextbuy.data.purchases import BasketKind, Purchases, RowCounts
 from nextbuy.errors import ConfigError, DamagedError
-from nextbuy.storage import read_json, write_json
+from nextbuy.storage import read_json, sync, write_json
 from nextbuy.threads import in_threads
 
 FORMAT: Final = 1

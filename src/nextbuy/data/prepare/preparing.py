@@ -15,7 +15,7 @@ from nextbuy.data.options import ReadOptions
 from nextbuy.data.prepare.buckets import Encoding, Entries, encode_buckets, facts_of
 from nextbuy.data.prepare.catalog import build_catalog
 from nextbuy.data.prepare.gather import gather, order_users
-from nextbuy.data.prepare.journal import WORK, Pieces, agree, only_one, sync
+from nextbuy.data.prepare.journal import WORK, Pieces, agree, only_one
 from nextbuy.data.prepare.prepared import (
     CATALOG,
     HISTORIES,
@@ -30,6 +30,7 @@ from nextbuy.data.prepare.survey import Forecast, PrepareConfig, Survey
 from nextbuy.data.purchases import REJECT_SCHEMA, RowCounts
 from nextbuy.errors import ColumnError, ConfigError, EmptyDataError
 from nextbuy.progress import Progress, SilentProgress
+from nextbuy.storage import sync
 
 _SUMS: Final = ("rows", "duplicates", "left_out", "users", "purchases", "merged", "capped",
                 "capped_users")  # fmt: skip

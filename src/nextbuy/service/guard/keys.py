@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from nextbuy.errors import ConfigError, DamagedError
 from nextbuy.service.guard.scopes import KEY_SCOPES, Scope
-from nextbuy.storage import StorageError, read_json, write_json
+from nextbuy.storage import StorageError, read_json, sync, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -214,16 +214,7 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         write_json(temporary, {"format": _FORMAT, "keys": entries})
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StorageError(f"{path} could not be written: {error.strerror}.") from error
-
-
-def _sync(folder: Path) -> None:
-    """Make the new name durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

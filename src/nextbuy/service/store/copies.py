@@ -11,6 +11,7 @@ from nextbuy.errors import StoreError
 from nextbuy.service.store.migrations import migrations_of
 from nextbuy.service.store.rows import TABLES, Row
 from nextbuy.service.store.sqlite_format import explained, take_step
+from nextbuy.storage import sync
 
 
 @contextmanager
@@ -80,12 +81,3 @@ def _finish(part: Path) -> None:
 
 def _taken(target: Path) -> StoreError:
     return StoreError(f"{target} is there already. Give the copy a new name.")
-
-
-def sync(path: Path) -> None:
-    """Bring a file or the names in a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from nextbuy.errors import StoreError
-from nextbuy.service.store.copies import sync
 from nextbuy.service.store.opening import is_postgres, open_postgres, path_of
 from nextbuy.service.store.sqlite import SqliteStore
 from nextbuy.service.store.sqlite_file import take_lock
 from nextbuy.service.store.sqlite_format import explained
+from nextbuy.storage import sync
 
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 """SQLite would read these into the backup."""
