@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 KEPT = ("loss", "accuracy", "recall@10", "ndcg@10", "hit_rate@10", "mrr@10", "ece", "coverage@10",
         "repeat/recall@10", "explore/recall@10", "unknown_target_share", "num_cases",
-        "expected_accuracy")  # fmt: skip
+        "ece_by_chance", "expected_accuracy", "expected_ece")  # fmt: skip
 
 
 @dataclass(frozen=True)

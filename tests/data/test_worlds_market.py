@@ -279,5 +279,5 @@ def test_the_expected_accuracy_of_the_best_answers_is_the_limit_and_of_others_le
     truth = world.true_log_probabilities(cases.histories, catalog, cases.as_of, until)
     limit = world.limit(cases, catalog)["accuracy"]
     best = truth.argmax(axis=1).astype(np.int32)
-    assert world.expected_accuracy(best, cases, catalog) == pytest.approx(limit, rel=1e-5)
-    assert world.expected_accuracy(np.ones_like(best), cases, catalog) < limit
+    assert world.probabilities_of(best, cases, catalog).mean() == pytest.approx(limit, rel=1e-5)
+    assert world.probabilities_of(np.ones_like(best), cases, catalog).mean() < limit

@@ -221,13 +221,13 @@ def test_limit_without_questions_is_nan():
     assert math.isnan(world.limit(nothing, catalog_of(list(world.platforms)))["loss"])
 
 
-def test_the_expected_accuracy_of_answers_is_their_true_probability():
+def test_the_true_probabilities_of_answers_average_to_the_limit_for_the_best():
     world = UniformWorld(UniformConfig(num_users=10))
     catalog = catalog_of(list(world.platforms))
     asked = Asked(Histories.from_lists([[1, 2], [], list(range(1, 47))]))
     told = np.array([3, 47, 1], dtype=np.int32)  # 1 of 45 unseen, 1 of 47, seen already
-    expected = (1 / 45 + 1 / 47 + 0) / 3
-    assert world.expected_accuracy(told, asked, catalog) == pytest.approx(expected)
+    found = world.probabilities_of(told, asked, catalog)
+    assert found == pytest.approx([1 / 45, 1 / 47, 0])
     best = np.array([3, 47, 47], dtype=np.int32)
     limit = world.limit(asked, catalog)["accuracy"]
-    assert world.expected_accuracy(best, asked, catalog) == pytest.approx(limit)
+    assert world.probabilities_of(best, asked, catalog).mean() == pytest.approx(limit)

@@ -25,6 +25,7 @@ KEYS = LISTS | {
     "precision_thresholded",
     "recall_thresholded",
     "ece",
+    "ece_by_chance",
     "coverage@10",
     "num_cases",
     "unknown_target_share",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextbuy.metrics.bootstrap import percentile_interval, resamples, weighted_means
-from nextbuy.metrics.calibration import reliability
+from nextbuy.metrics.calibration import ece_by_chance, reliability
 from nextbuy.seeding import generator
 
 
@@ -37,6 +37,24 @@ def test_ece_of_a_slow_walk_over_the_bins(rows):
             total += len(inside) / len(rows) * abs(accuracy - confidence)
     confidence, correct = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     assert reliability(confidence, correct).ece == pytest.approx(total)
+
+
+def test_ece_by_chance_is_what_right_probabilities_show_on_average():
+    """Baskets of one to four, whose first offer is in them as often as it says."""
+    rng = generator(0, "test of chance")
+    confidence, sizes = rng.uniform(0, 0.25, 600), rng.integers(1, 5, 600).astype(float)
+    seen = [
+        reliability(confidence, rng.random(600) < sizes * confidence, sizes).ece
+        for _ in range(2000)
+    ]
+    assert ece_by_chance(confidence, sizes) == pytest.approx(np.mean(seen), rel=0.03)
+
+
+def test_ece_by_chance_by_hand():
+    """One bin, four coins: the gap has variance 4 * 1/4; nothing is left to luck in the other."""
+    said = np.array([0.5, 0.5, 0.5, 0.5, 1.0])
+    assert ece_by_chance(said, num_bins=2) == pytest.approx(math.sqrt(2 / math.pi) / 5)
+    assert math.isnan(ece_by_chance(np.zeros(0)))
 
 
 def test_every_resample_draws_as_many_cases_and_the_seed_decides_which():

@@ -167,6 +167,7 @@ def test_on_a_world_no_model_expects_more_than_the_limit():
     limit = predictor.facts["limit"]
     for row in predictor.leaderboard:
         assert row.test.metrics["expected_accuracy"] < limit["accuracy"]
+        assert 0 <= row.test.metrics["expected_ece"] < 0.1
         assert row.test.metrics["loss"] > limit["loss"]
 
 

@@ -50,6 +50,7 @@ class Evaluation:
         gains: Share of the targets among the first k offers, by k; see `ranking.gains`.
         reliability: Confidence of the first offer against the share of purchases that it named.
         first_offers: Item index of each case's best offer; `PADDING` where nothing may be offered.
+        confidence: Its probability, length C.
     """
 
     metrics: Metrics
@@ -61,6 +62,7 @@ class Evaluation:
     gains: dict[int, float]
     reliability: Reliability
     first_offers: Int32
+    confidence: Float64
 
 
 def evaluate(
@@ -123,6 +125,7 @@ def summarize(
     once = np.ones((1, len(scores)))
     metrics |= {name: float(column[0]) for name, column in found.ratios(once).items()}
     metrics["coverage@10"] = ranking.coverage(scores.top_items[:, :10], scores.num_items)
+    metrics["ece_by_chance"] = calibration.ece_by_chance(found.confidence, found.num_purchases)
     metrics["num_cases"] = len(scores)
     targets = scores.target_items
     metrics["unknown_target_share"] = (
@@ -138,6 +141,7 @@ def summarize(
         "repeat": str(repeat),
         "loss": "mean over purchases of -log p, in nats",
         "ece": "probability of the first offer against the share of the purchases that it named",
+        "ece_by_chance": "the ece to be expected if every probability were right",
         "unknown_targets": "a miss in every ranking metric, left out of the loss",
         "intervals": f"95 % bootstrap percentiles over cases, {num_resamples} resamples, "
         f"seed {seed}",
@@ -155,6 +159,7 @@ def summarize(
             found.confidence, found.outcomes.hits, found.num_purchases
         ),
         first_offers=found.first_offers,
+        confidence=found.confidence,
     )
 
 

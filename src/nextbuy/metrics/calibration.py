@@ -92,3 +92,33 @@ def reliability(
         confidence=np.bincount(bins, n * confidence, num_bins) / filled,
         accuracy=np.bincount(bins, right, num_bins) / filled,
     )
+
+
+def ece_by_chance(
+    confidence: NDArray[np.floating],
+    num_purchases: Float64 | None = None,
+    num_bins: int = NUM_BINS,
+) -> float:
+    """The calibration error that is to be expected where every probability is right.
+
+    A bin of few cases misses its mean by luck, and the error adds up what bins miss, whatever the
+    sign; so that of a finite test is never 0. The n_c purchases of case c name its first offer, of
+    probability p_c, once or not at all: m_c = min(n_c p_c, 1) times on average. Their sum in bin b
+    is near normal, so that the expected error is
+
+        sum over bins of sqrt(2 / pi * sum over c in b of m_c (1 - m_c)) / sum over c of n_c
+
+    Args:
+        confidence: As in `reliability`, p_c, length C.
+        num_purchases: As in `reliability`, n_c.
+        num_bins: B.
+
+    Returns:
+        The error; `nan` without cases.
+    """
+    n = np.ones(len(confidence)) if num_purchases is None else num_purchases
+    if not n.sum():
+        return float("nan")
+    named = np.minimum(n * confidence, 1.0)
+    variances = np.bincount(confidence_bins(confidence, num_bins), named * (1 - named), num_bins)
+    return float(np.sqrt(2 / np.pi * variances).sum() / n.sum())

@@ -13,7 +13,8 @@ from nextbuy.errors import MemoryIsShortError, TimeIsUpError, TrainingError
 from nextbuy.evaluation.comparison import Difference, compare
 from nextbuy.evaluation.evaluate import Evaluation, evaluate
 from nextbuy.memory import MIB
-from nextbuy.metrics.ranking import Float64
+from nextbuy.metrics.calibration import reliability
+from nextbuy.metrics.ranking import Float64, mean
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
 from nextbuy.models.protocol import FitOptions, FittedModel, Model, RanksTargets, Workers
 from nextbuy.models.sharing import fit_model
@@ -299,9 +300,9 @@ def _score_test(
         progress=progress,
     )  # fmt: skip
     if world is not None:
-        test.metrics["expected_accuracy"] = world.expected_accuracy(
-            test.first_offers, split.test, split.catalog
-        )
+        truth = world.probabilities_of(test.first_offers, split.test, split.catalog)
+        test.metrics["expected_accuracy"] = mean(truth)
+        test.metrics["expected_ece"] = reliability(test.confidence, truth).ece
     return test
 
 

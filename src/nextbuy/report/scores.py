@@ -1,7 +1,7 @@
 """How good the models are: leaderboard, calibration, gains, slices, and the blend."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -112,11 +112,19 @@ def leaderboard(facts: Facts) -> list[Raw]:
         html.paragraph(
             "loss: nats a purchase, lower is better. accuracy: first offer in the next basket. "
             "recall@10, ndcg@10: of lists of ten. ece: mean gap between the probability of the "
-            "first offer and what came true.",
+            f"first offer and what came true{_luck(rows, best)}.",
             "soft",
         ),
         _picture(chart),
     ]
+
+
+def _luck(rows: Sequence[Facts], best: str) -> str:
+    """What luck alone makes of the calibration error; nothing of an older bundle."""
+    (test,) = (row["test"] for row in rows if row["model"] == best)
+    if test.get("ece_by_chance") is None:
+        return ""
+    return f" ({test['ece_by_chance']:.3f} is luck: as much if every probability were right)"
 
 
 def blend(facts: Facts) -> list[Raw]:

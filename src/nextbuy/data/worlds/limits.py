@@ -51,19 +51,19 @@ def expected_scores(chunks: Iterable[Float64]) -> dict[str, float]:
     return totals.scores()
 
 
-def expected_accuracy(chunks: Iterable[Float64], told: NDArray[np.integer]) -> float:
-    """Mean true probability of the items that a model told: its accuracy without luck.
+def probabilities_of(chunks: Iterable[Float64], told: NDArray[np.integer]) -> Float64:
+    """True probability of the item that a model told, length C.
 
     Args:
         chunks: As in `expected_scores`.
         told: Item index of each case, length C; 0 tells nothing.
     """
-    total, start = 0.0, 0
+    found, start = np.zeros(len(told)), 0
     for chunk in chunks:
-        rows = told[start : start + len(chunk)]
-        total += float(chunk[np.arange(len(chunk)), rows].sum())
-        start += len(chunk)
-    return total / start if start else float("nan")
+        end = start + len(chunk)
+        found[start:end] = chunk[np.arange(len(chunk)), told[start:end]]
+        start = end
+    return found
 
 
 class _Totals:

@@ -10,7 +10,7 @@ from nextbuy import columns
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.data.purchases import Purchases, RowCounts
-from nextbuy.data.worlds.limits import Float64, expected_accuracy, expected_scores
+from nextbuy.data.worlds.limits import Float64, expected_scores, probabilities_of
 from nextbuy.data.worlds.market_parameters import (
     DAY_US,
     SPAN_DAYS,
@@ -150,11 +150,11 @@ class MarketWorld:
         scores["gap_log_likelihood"] = float(expected.mean()) if len(expected) else float("nan")
         return scores
 
-    def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
-        """The expected accuracy of these answers; see `World.expected_accuracy` and `limit`."""
+    def probabilities_of(self, told: Int32, cases: Questions, catalog: Catalog) -> Float64:
+        """See `World.probabilities_of` and `limit`."""
         own = own_items(catalog, self._item_ids, self.name)
         chunks = self._chunks(cases.histories, own, self._window(cases))
-        return expected_accuracy((p for _, p, _ in chunks), told)
+        return probabilities_of((p for _, p, _ in chunks), told)
 
     def _window(self, cases: Questions) -> Window:
         """What is known of the time of the answers."""

@@ -12,7 +12,7 @@ from nextbuy import columns
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.data.purchases import Purchases, RowCounts
-from nextbuy.data.worlds.limits import Float64, expected_accuracy, expected_scores
+from nextbuy.data.worlds.limits import Float64, expected_scores, probabilities_of
 from nextbuy.data.worlds.platforms import load_platforms
 from nextbuy.data.worlds.world import Questions, own_histories, own_items
 from nextbuy.errors import ConfigError
@@ -112,10 +112,10 @@ class UniformWorld:
         """None: there is no time in this world."""
         return
 
-    def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
-        """The expected accuracy of these answers; see `World.expected_accuracy`."""
+    def probabilities_of(self, told: Int32, cases: Questions, catalog: Catalog) -> Float64:
+        """See `World.probabilities_of`."""
         own = own_items(catalog, self.platforms, self.name)
-        return expected_accuracy(self._chunks(cases.histories, own), told)
+        return probabilities_of(self._chunks(cases.histories, own), told)
 
     def population_limit(self) -> dict[str, float]:
         """The limit over all users when each one's last purchase is asked, in closed form.

@@ -121,10 +121,11 @@ class World(Protocol):
         """
         ...
 
-    def expected_accuracy(self, told: Int32, cases: Questions, catalog: Catalog) -> float:
-        """The expected accuracy of someone who tells these items, length C, on these questions.
+    def probabilities_of(self, told: Int32, cases: Questions, catalog: Catalog) -> Float64:
+        """The true probabilities of these items, one a question; length C each.
 
-        The accuracy over one draw of the answers scatters around it; the limit is its maximum.
+        Their mean is the expected accuracy of someone who tells these items: the accuracy over one
+        draw of the answers scatters around it, and the limit is its maximum.
         """
         ...
 
