@@ -3,6 +3,7 @@
 Legend: C cases, T targets, V items, k offers.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,7 +32,7 @@ from nextbuy.splitting.rules import CatalogRules, Rules
 
 Float64 = NDArray[np.float64]
 
-_CHUNK_BYTES: Final = 2**26
+_CHUNK_BYTES: Final = 2**24  # what is larger gets new pages of memory each time
 _MOST_CASES: Final = 1_024  # of one chunk: a network holds its activations, too
 
 
@@ -127,7 +128,7 @@ def score(
         repeat: Items that it forbids get no probability, and the rest is scaled up.
         rules: Of the shop; what they forbid is treated the same way.
         k: Offers to keep for each case.
-        chunk: Cases at a time; by default as many as fit into 64 MiB of probabilities, and more
+        chunk: Cases at a time; by default as many as fit into 16 MiB of probabilities, and more
             where the catalog is large and the model ranks targets without whole rows.
         progress: Told about cases.
 
@@ -260,17 +261,14 @@ def ranks_of(log_probabilities: Float32, rows: Int64, items: Int32) -> Int64:
         items: Item index of each question, 1..V.
     """
     ranks = np.empty(len(rows), dtype=np.int64)
-    step = max(1, len(log_probabilities))  # no more memory than the table has itself
-    for start in range(0, len(rows), step):
-        here = slice(start, start + step)
-        table = log_probabilities[rows[here], 1:]
-        own = log_probabilities[rows[here], items[here]][:, None]
-        ranks[here] = 1 + np.count_nonzero(table > own, axis=1)
-        tied = np.flatnonzero(np.count_nonzero(table == own, axis=1) > 1)
-        if len(tied):
-            lower = np.arange(1, table.shape[1] + 1) < items[here][tied][:, None]
-            equal = (table[tied] == own[tied]) & lower
-            ranks[start + tied] += np.count_nonzero(equal, axis=1)
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))  # of runs of questions about one row
+    for start, end in itertools.pairwise([*starts.tolist(), len(rows)]):
+        row, asked = log_probabilities[rows[start], 1:], items[start:end] - 1
+        own = row[asked][:, None]
+        ranks[start:end] = 1 + np.count_nonzero(row > own, axis=1)
+        equal = row == own
+        for tied in np.flatnonzero(np.count_nonzero(equal, axis=1) > 1).tolist():
+            ranks[start + tied] += np.count_nonzero(equal[tied, : asked[tied]])
     return ranks
 
 

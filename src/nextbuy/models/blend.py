@@ -43,7 +43,7 @@ Float64 = NDArray[np.float64]
 BLEND: Final = "blend"
 """The name of the blend among the models of a predictor."""
 
-_CHUNK_BYTES: Final = 2**26
+_CHUNK_BYTES: Final = 2**24
 _NEGLIGIBLE: Final = 1e-3
 _LIST: Final = 10
 _LEAST: Final = 1e-30

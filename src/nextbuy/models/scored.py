@@ -35,7 +35,7 @@ _POWERS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 _MOST_CASES: Final = 4_000
 _LEAST_CASES: Final = 500
 _MOST_CELLS: Final = 10**8
-_CHUNK_BYTES: Final = 2**27
+_CHUNK_BYTES: Final = 2**23  # what is larger gets new pages of memory each time
 
 
 class Calibration(BaseModel):
@@ -157,7 +157,9 @@ def _read_config(folder: Path, config_class: type[BaseModel]) -> tuple[BaseModel
 
 def probabilities(scores: Float32, popularity: Float32, calibration: Calibration) -> Float32:
     """p of the module's formula, shape [U, V]; every row sums to 1."""
-    powered = _powered(scores, calibration.power)
+    powered = _scaled(scores)
+    if calibration.power != 1.0:
+        np.power(powered, np.float32(calibration.power), out=powered)
     total = powered.sum(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     own = np.where(total > 0, 1.0 - calibration.backoff, 0.0).astype(np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -217,21 +219,28 @@ def _target_shares(
         scores = scorer(part.histories, part.as_of)
         mine = np.flatnonzero((owners >= start) & (owners <= rows[-1]))
         row = owners[mine] - start
-        any_score = scores.max(axis=1, initial=0.0) > 0
-        is_scored[mine] = any_score[row]
+        scaled = _scaled(scores)
+        there = scaled > 0  # most items have no score with most models
+        lengths = np.count_nonzero(there, axis=1)
+        is_scored[mine] = lengths[row] > 0
+        filled, values = np.flatnonzero(lengths), scaled[there]
+        ends = np.cumsum(lengths[filled])
+        total, powered = np.ones(len(rows)), np.empty_like(values)
+        own = scaled[row, targets[mine]]
         for place, power in enumerate(_POWERS):
-            powered = _powered(scores, power)
-            total = powered.sum(axis=1, dtype=np.float64)
-            shares[place, mine] = powered[row, targets[mine]] / np.where(total > 0, total, 1.0)[row]
+            np.power(values, np.float32(power), out=powered)
+            if len(filled):
+                begins = ends - lengths[filled]
+                total[filled] = np.add.reduceat(powered, begins, dtype=np.float64)
+            shares[place, mine] = np.power(own, np.float32(power)) / total[row]
     return shares, is_scored
 
 
-def _powered(scores: Float32, power: float) -> Float32:
-    """(s / max s)^g of each row; 0 stays 0. The scale cancels, and nothing overflows."""
+def _scaled(scores: Float32) -> Float32:
+    """s / max s of each row: the scale cancels, and no power of it overflows."""
     top = scores.max(axis=1, initial=0.0, keepdims=True)
-    scaled = np.divide(scores, top, out=np.zeros_like(scores), where=top > 0)
-    powered: Float32 = scaled if power == 1.0 else np.power(scaled, np.float32(power))
-    return powered
+    scaled: Float32 = scores / np.where(top > 0, top, 1).astype(np.float32)
+    return scaled
 
 
 def _best_backoff(share: NDArray[np.float64], other: Float32) -> float:
