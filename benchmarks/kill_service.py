@@ -247,16 +247,21 @@ class Server:
 
     @property
     def processor_seconds(self) -> float:
-        """What it has used so far."""
+        """What it and the process of its model have used so far."""
         if self._process is None:
             return 0.0
-        told = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+        threads = Path(f"/proc/{self.pid}/task").glob("*/children")
+        children = [child for each in threads for child in each.read_text().split()]
+        ticks = 0
+        for process in (self.pid, *children):
+            told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(told[11]) + int(told[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone; the process of its model has to end by itself."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
 
     def terminate(self) -> None:

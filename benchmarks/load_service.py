@@ -19,6 +19,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,7 @@ def run(folder: Path, items: int, size: str, seconds: int) -> dict[str, Any]:
     server.start()
     server.wait_until_ready()
     try:
+        wait_for_the_model(server)
         asked(folder, server, 0, 3, CONNECTIONS)  # so that all that is made once is made
         found = {
             "predictions": asked(folder, server, 0, seconds, CONNECTIONS),
@@ -118,6 +121,15 @@ def run(folder: Path, items: int, size: str, seconds: int) -> dict[str, Any]:
         **found,
         "versions": {name: version(name) for name in ("nextbuy", "torch", "fastapi", "uvicorn")},
     }  # fmt: skip
+
+
+def wait_for_the_model(server: Server) -> None:
+    """Until the model has a process of its own; half a minute at most, for it may have none."""
+    for _ in range(60):
+        with urllib.request.urlopen(f"http://{HOST}:{server.port}/metrics") as answer:
+            if b"nextbuy_model_process 1.0" in answer.read():
+                return
+        time.sleep(0.5)
 
 
 def asked(

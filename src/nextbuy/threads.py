@@ -15,7 +15,11 @@ def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list
     NumPy and SciPy work on one core and let others go on meanwhile. Pieces must not write to the
     same place. The first error is raised.
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-    cores = os.cpu_count() if affinity is None else len(affinity(0))
-    with ThreadPoolExecutor(max_workers=cores) as pool:
+    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         return list(pool.map(work, pieces))
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))

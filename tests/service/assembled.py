@@ -32,7 +32,8 @@ async def lifespan(app):
 async def opened(folder, keys=None, clock=None, **settings):
     """A client of the service over a folder; what it opened is closed afterwards."""
     more = {} if clock is None else {"clock": clock}
-    app = open_service(folder, ServiceSettings(**settings), KeyRing(keys), **more)
+    settings = ServiceSettings(**{"model_process": False} | settings)
+    app = open_service(folder, settings, KeyRing(keys), **more)
     async with lifespan(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:

@@ -48,7 +48,7 @@ def answers(fitted, tmp_path_factory):
 
 
 async def _ask_all(folder, file, keys):
-    app = open_service(folder, ServiceSettings(), KeyRing(file))
+    app = open_service(folder, ServiceSettings(model_process=False), KeyRing(file))
     rules = rules_of(app._app._app._app)  # the door, the guard, the short way, the routes
     found = []
     async with lifespan(app):

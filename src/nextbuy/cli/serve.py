@@ -42,6 +42,13 @@ def serve(
     page: Annotated[
         bool | None, typer.Option("--page/--no-page", help="Whether there is a page for people.")
     ] = None,
+    model_process: Annotated[
+        bool | None,
+        typer.Option(
+            "--model-process/--no-model-process",
+            help="Whether the model has a process (and memory) of its own; if there are two cores.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", help="TOML file of settings; what is told here goes before it."),
@@ -64,6 +71,7 @@ def serve(
         {
             "host": host, "port": port, "store": store, "keys": keys, "page": page,
             "allowed_hosts": tuple(allowed_host) if allowed_host else None,
+            "model_process": model_process,
         },
     )  # fmt: skip
     _serve(directory, settings, logging.getLevelNamesMapping()[log.upper()])

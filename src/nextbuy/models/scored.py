@@ -239,7 +239,7 @@ def _target_shares(
 def _scaled(scores: Float32) -> Float32:
     """s / max s of each row: the scale cancels, and no power of it overflows."""
     top = scores.max(axis=1, initial=0.0, keepdims=True)
-    scaled: Float32 = scores / np.where(top > 0, top, 1).astype(np.float32)
+    scaled: Float32 = np.divide(scores, np.where(top > 0, top, 1), dtype=np.float32)
     return scaled
 
 

@@ -92,14 +92,14 @@ def found_offers(
 ) -> Iterator[tuple[Histories, Moment, Int32, Float32]]:
     """What `best_offers` makes a table of: some users after others, the moment of their question,
     and items and log-probabilities as `predictions_table` takes them."""
-    finder = _finder(model, catalog)
+    finder = finder_of(model, catalog, has_rules=rules is not None)
     chunk = users_at_once(model, catalog, has_rules=rules is not None)
     for start in range(0, len(histories), chunk):
         rows = histories
         if len(histories) > chunk:
             rows = histories.take(np.arange(start, min(start + chunk, len(histories))))
         here = moment.of(slice(start, start + chunk))
-        if finder is not None and rules is None:
+        if finder is not None:
             blocked = policy.blocks(rows, here.present)
             yield rows, here, *finder.top_k(rows, here.told, k, blocked=blocked)
         else:
@@ -111,12 +111,14 @@ def found_offers(
 
 def users_at_once(model: FittedModel, catalog: Catalog, *, has_rules: bool) -> int:
     """How many users `found_offers` asks about together."""
-    by_rows = _finder(model, catalog) is None or has_rules
+    by_rows = finder_of(model, catalog, has_rules=has_rules) is None
     return max(1, min(2**24 // (len(catalog) + 1), _MOST_USERS)) if by_rows else _MOST_USERS
 
 
-def _finder(model: FittedModel, catalog: Catalog) -> FindsTopK | None:
-    return model if isinstance(model, FindsTopK) and len(catalog) >= _LARGE else None
+def finder_of(model: FittedModel, catalog: Catalog, *, has_rules: bool) -> FindsTopK | None:
+    """The model, where it is asked for the best items instead of for whole rows."""
+    is_large = len(catalog) >= _LARGE
+    return model if isinstance(model, FindsTopK) and is_large and not has_rules else None
 
 
 def predictions_table(

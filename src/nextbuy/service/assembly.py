@@ -20,7 +20,7 @@ from nextbuy.service.guard.keys import KeyRing
 from nextbuy.service.guard.logs import RequestLog
 from nextbuy.service.guard.metrics import Metrics
 from nextbuy.service.guard.scopes import RouteTable
-from nextbuy.service.live.bundles import LiveBundles, now
+from nextbuy.service.live.bundles import LiveBundles, LiveOptions, now
 from nextbuy.service.observing import Observing
 from nextbuy.service.page.door import Door
 from nextbuy.service.page.pages import Pages
@@ -30,6 +30,7 @@ from nextbuy.service.page.sessions import Sessions
 from nextbuy.service.store.group_commit import Committer
 from nextbuy.service.store.opening import open_store
 from nextbuy.service.store.protocol import StoredPurchase
+from nextbuy.threads import num_cores
 
 STORE_FILE: Final = "purchases.sqlite"
 _EXAMPLES: Final = 8
@@ -106,9 +107,11 @@ def open_parts(
     with ExitStack() as opened:
         store = open_store(settings.store or str(directory / STORE_FILE))
         opened.callback(store.close)
-        live = LiveBundles.open(directory, store, clock=clock)
+        options = LiveOptions(beside=_has_model_process(settings))
+        live = LiveBundles.open(directory, store, clock=clock, options=options)
         opened.callback(live.close)
         metrics = Metrics()
+        metrics.watch_model(lambda: live.is_beside)
 
         def on_stored(purchases: list[StoredPurchase]) -> None:
             live.bought(purchases)
@@ -127,6 +130,11 @@ def open_parts(
         on_close=(observing.close, live.close),
     )  # fmt: skip
     return parts, live, observing
+
+
+def _has_model_process(settings: ServiceSettings) -> bool:
+    told = settings.model_process
+    return num_cores() > 1 if told is None else told
 
 
 def _page_parts(

@@ -68,6 +68,10 @@ class ServiceSettings(BaseModel):
     keys: Path | None = Field(default=None, description="file of keys; None is this machine only")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="more names for Host")
     page: bool = Field(default=True, description="whether there is a page for people")
+    model_process: bool | None = Field(
+        default=None,
+        description="whether the model has a process of its own; None: if there are two cores",
+    )
     limits: Limits = Limits()
     jobs: JobLimits = JobLimits()
     served_share: float = Field(

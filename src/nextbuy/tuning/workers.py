@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from nextbuy.errors import TrainingError
 from nextbuy.storage import failpoint
+from nextbuy.threads import num_cores
 from nextbuy.tuning.fitting import PRUNE, Outcome
 from nextbuy.tuning.search import Running, Search
 from nextbuy.tuning.shared_split import save_split
@@ -99,7 +100,7 @@ class Workers:
 
     def _start(self) -> None:
         config = self._search.fitting.config
-        threads = str(max(1, _num_cores() // config.workers))
+        threads = str(max(1, num_cores() // config.workers))
         process = subprocess.Popen(
             [sys.executable, "-m", "nextbuy.tuning.worker", str(self._split)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -159,8 +160,3 @@ def _there(pipe: IO[bytes] | None) -> IO[bytes]:
     if pipe is None:
         raise TypeError("The process has no pipe.")
     return pipe
-
-
-def _num_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))

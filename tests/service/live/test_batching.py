@@ -120,3 +120,29 @@ def test_those_whose_requests_are_being_read_come_into_the_first_batch():
     assert asyncio.run(ask()) == [[2], [4]]
     assert worker.batches == [[1, 2]]
     gathered.close()
+
+
+def test_a_worker_elsewhere_gets_the_next_batch_before_it_has_ended_one():
+    worker = Worker()
+    gathered = batcher(worker, most_waiting=64, most_at_once=40, looks_ahead=lambda: True)
+
+    async def ask():
+        more = await begun(*(gathered.results([n]) for n in range(20, 30)))
+        while len(worker.batches) < 2:
+            await asyncio.sleep(0.01)
+        return [*more, *await begun(gathered.results([99]))]
+
+    found = asyncio.run(asyncio.wait_for(while_busy(worker, gathered, ask), 20))
+    assert found == [[0], *([2 * n] for n in range(20, 30)), [198]]
+    assert worker.batches == [[0], list(range(20, 30)), [99]]
+
+
+def test_half_of_many_jobs_is_left_for_the_batch_behind():
+    worker = Worker()
+    gathered = batcher(worker, most_waiting=64, most_at_once=60, looks_ahead=lambda: True)
+
+    async def ask():
+        return await asyncio.gather(*(gathered.results([n]) for n in range(20, 60)))
+
+    assert asyncio.run(ask()) == [[2 * n] for n in range(20, 60)]
+    assert sorted(map(len, worker.batches)) == [20, 20]

@@ -5,6 +5,7 @@ id, a path or a name that a client chose never is one, so the number of series i
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -73,6 +74,9 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
+        self._beside = self._gauge(
+            "nextbuy_model_process", "1 while the model's own process answers, 0 without one."
+        )
         self._model = Gauge(
             "nextbuy_model_info",
             "1 for the version of the bundle that answers.",
@@ -108,6 +112,10 @@ class Metrics:
     def watch(self, slots: Slots) -> None:
         """Show how many requests wait for a slot."""
         self._queue.set_function(lambda: slots.waiting)
+
+    def watch_model(self, is_beside: Callable[[], bool]) -> None:
+        """Show whether the model's own process can be asked."""
+        self._beside.set_function(is_beside)
 
     def stored(self, count: int) -> None:
         """Purchases became durable."""

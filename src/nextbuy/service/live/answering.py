@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nextbuy.data.histories import Histories, Int32, Int64
-from nextbuy.errors import ConfigError
+from nextbuy.data.histories import Float32, Histories, Int32, Int64
+from nextbuy.errors import BundleError, ConfigError
 from nextbuy.models.protocol import FittedModel, SearchesApart
-from nextbuy.predictor.answers import Moment, found_offers, reasons
+from nextbuy.predictor.answers import Moment, finder_of, found_offers, reasons
+from nextbuy.service.live.beside import ModelBeside
 from nextbuy.service.live.loaded import LoadedBundle
 from nextbuy.service.live.protocol import Answer, Offer, Question
-from nextbuy.service.live.remembering import Remembering
-from nextbuy.service.live.users import UserHistory
+from nextbuy.service.live.remembering import Remembering, nowhere
+from nextbuy.service.live.users import UserHistory, history_of
 from nextbuy.splitting.rules import CatalogRules
 
 
@@ -39,18 +40,48 @@ class Asked:
     after_sequence: int
 
 
-def answer_all(loaded: LoadedBundle, asked: Sequence[Asked]) -> list[Answer]:
-    """Answers in the order of the questions."""
+def answer_all(
+    loaded: LoadedBundle, asked: Sequence[Asked], beside: ModelBeside | None = None
+) -> list[Answer]:
+    """Answers in the order of the questions, by the process of the model where there is one."""
     answers: list[Answer | None] = [None] * len(asked)
     for places, rules, refusal in _by_rules(loaded, asked):
         some = [asked[place] for place in places]
         if refusal is not None:
             found: Iterable[Answer] = (_answer(loaded, each, (), refusal) for each in some)
         else:
-            found = _answers(loaded, some, rules)
+            found = _answers(loaded, some, rules, beside)
         for place, answer in zip(places, found, strict=True):
             answers[place] = answer
     return [answer for answer in answers if answer is not None]
+
+
+def try_out(loaded: LoadedBundle, moment: int) -> None:
+    """Ask a bundle about nobody and about its first user.
+
+    Raises:
+        BundleError: If it gives no finite probabilities.
+    """
+    first = loaded.stored_rows(0 if len(loaded.predictor.histories) else None)
+    nobody = history_of(loaded.stored_rows(None), (), loaded)
+    someone = history_of(first, (), loaded)
+    as_of = moment if loaded.has_dates else None
+    try:
+        answers = answer_all(
+            loaded,
+            [
+                Asked(question=Question(), history=each, as_of=as_of, after_sequence=0)
+                for each in (nobody, someone)
+            ],
+        )
+    except (ValueError, IndexError, KeyError, ConfigError) as error:
+        raise BundleError(f"The bundle {loaded.version} cannot answer: {error}.") from error
+    for answer in answers:
+        total = sum(offer.probability for offer in answer.offers)
+        if not (np.isfinite(total) and total <= 1 + 1e-3):
+            raise BundleError(
+                f"The bundle {loaded.version} answers with probabilities that sum to {total}."
+            )
 
 
 def _by_rules(
@@ -70,7 +101,10 @@ def _by_rules(
 
 
 def _answers(
-    loaded: LoadedBundle, asked: Sequence[Asked], rules: CatalogRules | None
+    loaded: LoadedBundle,
+    asked: Sequence[Asked],
+    rules: CatalogRules | None,
+    beside: ModelBeside | None,
 ) -> Iterable[Answer]:
     names = [each.question.user_id or "" for each in asked]
     histories = loaded.histories(names, [each.history.rows for each in asked])
@@ -80,15 +114,10 @@ def _answers(
         assumed=None,
         cadence=loaded.predictor.cadence,
     )
-    model: FittedModel = loaded.model
-    may_ask_again = any(each.question.history is None for each in asked)
-    if isinstance(model, SearchesApart) and may_ask_again:
-        model = Remembering(model, [each.history for each in asked])
     start = 0
-    for some, here, items, values in found_offers(
-        model, histories, loaded.predictor.catalog, moment,
-        k=max(each.question.k for each in asked), policy=loaded.policy, rules=rules,
-    ):  # fmt: skip
+    for some, here, items, values in _found(
+        loaded, asked, histories, moment, rules=rules, beside=beside
+    ):
         questions = asked[start : start + len(some)]
         start += len(some)
         words = _reasons(questions, some, here, items)
@@ -97,6 +126,32 @@ def _answers(
         for row, each in enumerate(questions):
             offers = _offers(loaded, each.question.k, rows[row], probabilities[row], words.get(row))
             yield _answer(loaded, each, offers, "" if offers else _why_empty(loaded, each, rules))
+
+
+def _found(
+    loaded: LoadedBundle,
+    asked: Sequence[Asked],
+    histories: Histories,
+    moment: Moment,
+    *,
+    rules: CatalogRules | None,
+    beside: ModelBeside | None,
+) -> Iterable[tuple[Histories, Moment, Int32, Float32]]:
+    """As `found_offers`, by the process of the model if it can be asked; what was searched for a
+    user is remembered."""
+    model: FittedModel = loaded.model
+    catalog, k = loaded.predictor.catalog, max(each.question.k for each in asked)
+    may_ask_again = any(each.question.history is None for each in asked)
+    finder = finder_of(model, catalog, has_rules=rules is not None)
+    if isinstance(finder, SearchesApart) and may_ask_again:
+        users = [each.history for each in asked]
+        search = nowhere if beside is None else beside.search
+        model = Remembering(finder, users, search)
+    elif beside is not None:
+        found = beside.offers(histories, moment.told, k, asked[0].question.rules or loaded.rules)
+        if found is not None:
+            return [(histories, moment, *found)]
+    return found_offers(model, histories, catalog, moment, k=k, policy=loaded.policy, rules=rules)
 
 
 def _reasons(

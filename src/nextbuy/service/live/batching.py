@@ -1,4 +1,4 @@
-"""What concurrent callers ask is worked on together, in one thread."""
+"""What concurrent callers ask is worked on together, in a thread or two."""
 
 import asyncio
 from collections import deque
@@ -15,6 +15,9 @@ Result = TypeVar("Result")
 _QUIET_TURNS: Final = 3
 """Turns of the event loop without a new job that say that nobody else is on the way in."""
 
+_LEAST_OF_HALF: Final = 16
+"""Jobs of a batch that leaves others for the next one."""
+
 _LONGEST_SECONDS: Final = 0.01
 """Of letting others in, however many come."""
 
@@ -29,6 +32,10 @@ class _Call(Generic[Job, Result]):
     results: list[Result] = field(default_factory=list)
 
 
+_Part = tuple[_Call[Job, Result], int, int]
+"""A call, and the first and the one after the last of its jobs in a batch."""
+
+
 class Batcher(Generic[Job, Result]):
     """Gathers what waits while the worker is busy, and gives it to the worker at once.
 
@@ -37,11 +44,13 @@ class Batcher(Generic[Job, Result]):
     is cut, so that others get their turn between. It may be used from one event loop at a time.
 
     Args:
-        work: Results of some jobs, in their order; called in the one thread of the worker.
+        work: Results of some jobs, in their order; called in a thread.
         most_at_once: Jobs of a batch.
         most_waiting: Jobs that may wait; a call that finds the queue empty is taken whatever its
             size.
         share: Jobs of one call in a batch, while others wait.
+        looks_ahead: Whether a second batch is given to the worker while it works on one, for it is
+            somewhere else and would wait for what is done here between two batches.
     """
 
     def __init__(
@@ -51,13 +60,16 @@ class Batcher(Generic[Job, Result]):
         most_at_once: int,
         most_waiting: int,
         share: int,
+        looks_ahead: Callable[[], bool] = lambda: False,
     ) -> None:
         self._work = work
+        self._looks_ahead = looks_ahead
         self._most_at_once, self._most_waiting, self._share = most_at_once, most_waiting, share
         self._calls: deque[_Call[Job, Result]] = deque()
         self._waiting = 0
         self._gathering: asyncio.Task[None] | None = None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="nextbuy-predict")
+        self._news = asyncio.Event()
+        self._worker = ThreadPoolExecutor(2, thread_name_prefix="nextbuy-predict")
 
     async def results(self, jobs: Sequence[Job]) -> list[Result]:
         """The results of some jobs, in their order.
@@ -77,28 +89,46 @@ class Batcher(Generic[Job, Result]):
         call = _Call[Job, Result](jobs, loop.create_future())
         if self._gathering is None or self._gathering.done():
             self._calls.clear()  # of a loop that has ended
-            self._waiting = 0
+            self._waiting, self._news = 0, asyncio.Event()
             self._gathering = loop.create_task(self._gather())
         self._calls.append(call)
         self._waiting += len(jobs)
+        self._news.set()
         return await call.future
 
     def close(self) -> None:
-        """Let the thread end; what is being worked on is finished."""
+        """Let the threads end; what is being worked on is finished."""
         self._worker.shutdown(wait=True)
 
     async def _gather(self) -> None:
         """Batch after batch, until nothing waits."""
         loop = asyncio.get_running_loop()
-        while self._calls:
-            await self._let_others_in()
-            batch = self._next_batch()
-            jobs = [job for call, start, end in batch for job in call.jobs[start:end]]
-            if not jobs:
-                continue
-            done = loop.run_in_executor(self._worker, self._work, jobs)
-            await asyncio.wait([done])
-            self._hand_out(batch, done)
+        running: set[asyncio.Task[None]] = set()
+        while self._calls or running:
+            self._news.clear()
+            most = 2 if self._looks_ahead() else 1
+            if self._calls and len(running) < most:
+                await self._let_others_in()
+                room = self._most_at_once
+                if not running and most == 2:  # half now, so that the other half can follow
+                    room = min(room, max(_LEAST_OF_HALF, self._waiting // 2))
+                running.add(loop.create_task(self._work_on(self._next_batch(room))))
+            else:
+                news = loop.create_task(self._news.wait())
+                there_is_room = [news] if len(running) < most else []
+                await asyncio.wait([*running, *there_is_room], return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+            running = {task for task in running if not task.done()}
+
+    async def _work_on(self, batch: "list[_Part[Job, Result]]") -> None:
+        """Give a batch to the worker, and its results to those who asked."""
+        jobs = [job for call, start, end in batch for job in call.jobs[start:end]]
+        if not jobs:
+            return
+        loop = asyncio.get_running_loop()
+        done = loop.run_in_executor(self._worker, self._work, jobs)
+        await asyncio.wait([done])
+        self._hand_out(batch, done)
 
     async def _let_others_in(self) -> None:
         """Turn the event loop as long as that brings new jobs.
@@ -113,10 +143,9 @@ class Batcher(Generic[Job, Result]):
             quiet = quiet + 1 if self._waiting == known else 0
             known = self._waiting
 
-    def _next_batch(self) -> list[tuple[_Call[Job, Result], int, int]]:
+    def _next_batch(self, room: int) -> "list[_Part[Job, Result]]":
         """Some jobs of the calls that wait, each with its range; calls in turn."""
-        batch: list[tuple[_Call[Job, Result], int, int]] = []
-        room = self._most_at_once
+        batch: list[_Part[Job, Result]] = []
         for _ in range(len(self._calls)):
             if not room:
                 break
@@ -136,7 +165,7 @@ class Batcher(Generic[Job, Result]):
 
     def _hand_out(
         self,
-        batch: Sequence[tuple[_Call[Job, Result], int, int]],
+        batch: "Sequence[_Part[Job, Result]]",
         done: "asyncio.Future[Sequence[Result]]",
     ) -> None:
         error = done.exception()

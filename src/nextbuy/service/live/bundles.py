@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, Self
 
-import numpy as np
 import polars as pl
 
 from nextbuy import storage
@@ -17,8 +16,9 @@ from nextbuy.errors import BundleError, ConfigError, DamagedError, ModelUnavaila
 from nextbuy.predictor.audience import AudienceRequest, audience_table
 from nextbuy.predictor.forecasting import next_item_costs
 from nextbuy.predictor.timing_fit import forecaster_and_end
-from nextbuy.service.live.answering import Asked, answer_all
+from nextbuy.service.live.answering import Asked, answer_all, try_out
 from nextbuy.service.live.batching import Batcher
+from nextbuy.service.live.beside import ModelBeside
 from nextbuy.service.live.card import model_card
 from nextbuy.service.live.everybody import everybody
 from nextbuy.service.live.joining import for_when
@@ -44,12 +44,14 @@ class LiveOptions:
         questions_waiting: Most that wait for it.
         share: Most of one caller in a batch, while others wait.
         cached_users: Histories that are kept in memory.
+        beside: Whether the model has a process of its own, see `ModelBeside`.
     """
 
     questions_at_once: int = 128
     questions_waiting: int = 2_048
     share: int = 32
     cached_users: int = CACHED_USERS
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -58,6 +60,7 @@ class _Current:
 
     loaded: LoadedBundle
     users: KnownUsers
+    beside: ModelBeside | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -101,6 +104,7 @@ class LiveBundles:
             most_at_once=self._options.questions_at_once,
             most_waiting=self._options.questions_waiting,
             share=self._options.share,
+            looks_ahead=lambda: self.is_beside,
         )
 
     @classmethod
@@ -218,13 +222,18 @@ class LiveBundles:
 
     def _swap(self, name: str) -> str:
         with self._swaps:
-            loaded = LoadedBundle.load(self._folder_of(name), self._store.identity())
-            _try(loaded, self._clock())
+            folder = self._folder_of(name)
+            loaded = LoadedBundle.load(folder, self._store.identity())
+            try_out(loaded, self._clock())
             with self._changes:
+                old = self._current
                 users = KnownUsers(
                     loaded, self._store, self._store.forgotten(), self._options.cached_users
                 )
-                self._current = _Current(loaded=loaded, users=users)
+                beside = ModelBeside(folder) if self._options.beside else None
+                self._current = _Current(loaded=loaded, users=users, beside=beside)
+            if old is not None and old.beside is not None:
+                old.beside.close()  # whoever still asks the old version is answered from here
             logger.info("version %s of %s answers", loaded.version, self._directory)
         return loaded.version
 
@@ -236,6 +245,15 @@ class LiveBundles:
     def close(self) -> None:
         """Finish what is being worked on."""
         self._batcher.close()
+        current = self._current
+        if current is not None and current.beside is not None:
+            current.beside.close()
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether the model works in another process."""
+        current = self._current
+        return current is not None and current.beside is not None and current.beside.is_ready
 
     def _found(self) -> _Current:
         current = self._current
@@ -275,7 +293,7 @@ class LiveBundles:
         for places in groups.values():
             current = jobs[places[0]].current
             asked = _asked(current, [jobs[place].question for place in places], moment)
-            found |= zip(places, answer_all(current.loaded, asked), strict=True)
+            found |= zip(places, answer_all(current.loaded, asked, current.beside), strict=True)
         return [found[place] for place in range(len(jobs))]
 
 
@@ -355,31 +373,3 @@ def _asked(current: _Current, questions: Sequence[Question], moment: int) -> lis
             Asked(question=question, history=history, as_of=as_of, after_sequence=sequence)
         )
     return asked
-
-
-def _try(loaded: LoadedBundle, moment: int) -> None:
-    """Ask a bundle about nobody and about its first user.
-
-    Raises:
-        BundleError: If it gives no finite probabilities.
-    """
-    first = loaded.stored_rows(0 if len(loaded.predictor.histories) else None)
-    nobody = history_of(loaded.stored_rows(None), (), loaded)
-    someone = history_of(first, (), loaded)
-    as_of = moment if loaded.has_dates else None
-    try:
-        answers = answer_all(
-            loaded,
-            [
-                Asked(question=Question(), history=each, as_of=as_of, after_sequence=0)
-                for each in (nobody, someone)
-            ],
-        )
-    except (ValueError, IndexError, KeyError, ConfigError) as error:
-        raise BundleError(f"The bundle {loaded.version} cannot answer: {error}.") from error
-    for answer in answers:
-        total = sum(offer.probability for offer in answer.offers)
-        if not (np.isfinite(total) and total <= 1 + 1e-3):
-            raise BundleError(
-                f"The bundle {loaded.version} answers with probabilities that sum to {total}."
-            )

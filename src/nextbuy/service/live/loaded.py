@@ -128,13 +128,18 @@ class LoadedBundle:
             time_kind=self.reading.time_kind,
         )
 
+    @property
+    def rules(self) -> Rules | None:
+        """Those of the bundle."""
+        return self.predictor.config.rules
+
     def followed(self, rules: Rules | None) -> CatalogRules | None:
         """Rules by item index: those that are asked, or those of the bundle.
 
         Raises:
             ConfigError: If they leave nothing to offer.
         """
-        rules = self.predictor.config.rules if rules is None else rules
+        rules = self.rules if rules is None else rules
         if rules is None:
             return None
         key = rules.model_dump_json()

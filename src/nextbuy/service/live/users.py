@@ -16,19 +16,26 @@ from nextbuy.service.store.protocol import Store, StoredPurchase
 CACHED_USERS: Final = 50_000
 
 
-@dataclass(slots=True, eq=False)
-class Memory:
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
     """What was searched for a history; see `SearchesApart`.
 
     Attributes:
-        searched: Of one user, or None.
+        searched: Of one user.
         wait_class: As long as the wait is of this class it holds.
         asked: How many items were searched.
     """
 
-    searched: Searched | None = None
-    wait_class: int = 0
-    asked: int = 0
+    searched: Searched
+    wait_class: int
+    asked: int
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """A place for what was searched; threads may replace it, whole."""
+
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
