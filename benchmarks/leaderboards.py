@@ -169,7 +169,8 @@ def options_on(device: str, log: Log) -> dict[str, Any]:
 
 def machine(device: str) -> str:
     """What it ran on, in words."""
-    cores = f"{len(os.sched_getaffinity(0))} cores"
+    count = len(os.sched_getaffinity(0))
+    cores = f"{count} core{'s' if count > 1 else ''}"
     if device == "cpu":
         return cores
     import torch
@@ -195,12 +196,8 @@ def render() -> None:
         "the repeat head learnt what is due. *loss* is in nats a purchase, each "
         "counting once; *accuracy* says how often the first offer was in the next basket; *ece* "
         "the calibration error of the first offer; *weight* the share of the blend. "
-        "Seconds are upper bounds: other work shared the cores now and then. "
-        "The products of the Complete Journey are older than two changes of the transformer: "
-        "items share vectors with their platform and category, and training asks as a test does; "
-        "what they are worth is in docs/experiments.md. Logs without dates know neither the second "
-        "nor, as they are read here, the first. On a GPU `lstm-rnn` is not what it was on the CPU "
-        "for Online Retail II (.108 here, .151 there); why is not known.\n",
+        "Seconds are upper bounds: other work shared the cores now and then, and where a section "
+        "says one core, two logs were measured side by side.\n",
     ]
     measured = {
         name: json.loads(place.read_text(encoding="utf-8"))
@@ -267,8 +264,22 @@ def section(log: Log, facts: dict[str, Any]) -> str:
                  f"{limit['recall@10']:.4f}", f"{limit['ndcg@10']:.4f}", "", "", ""]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
         lines.append(f"\n{way_to_the_limit(facts)}")
-    lines.append(f"\nThe blend leans on: {facts['blend_in_words']}.\n")
+    (blend,) = (row["test"] for row in rows if row["model"] == "blend")
+    lines.append(f"\nThe blend leans on: {facts['blend_in_words']}. {luck(blend)}".rstrip() + "\n")
     return "\n".join(lines)
+
+
+def luck(test: dict[str, Any]) -> str:
+    """What of the calibration error of the blend is luck; nothing if not measured."""
+    if "ece_by_chance" not in test:
+        return ""
+    told = (
+        f"The calibration error of the blend is {test['ece']:.4f}; if every probability were "
+        f"right, {test['ece_by_chance']:.4f} would be expected of so many cases"
+    )
+    if "expected_ece" in test:
+        told += f". Against the true probabilities, without luck, it is {test['expected_ece']:.4f}"
+    return told + "."
 
 
 def value(row: dict[str, Any], key: str, shape: str, scale: float = 1.0) -> str:
