@@ -178,7 +178,7 @@ def measure_plain_keras(_: argparse.Namespace) -> dict[str, Any]:
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     assert lengths.min() >= 1
     seconds = []
-    for _ in range(REPEATS - 1):
+    for _repeat in range(REPEATS - 1):
         start = time.perf_counter()
         model.fit(padded, last, batch_size=BATCH, epochs=1, verbose=0)
         seconds.append(time.perf_counter() - start)

@@ -36,6 +36,7 @@ from nextbuy.data.reading import read_purchases
 from nextbuy.models.blend import Blend, blend_weights, target_likelihoods
 from nextbuy.models.protocol import FitOptions, FittedModel, top_k
 from nextbuy.models.registry import create
+from nextbuy.models.scored import ScoredModel
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.leave_last_out import leave_last_out
 
@@ -64,7 +65,7 @@ def main() -> None:
         again = create(name, **settings_of(model)).fit(
             cases.histories, nothing, catalog, FitOptions()
         )
-        if hasattr(model, "calibration"):
+        if isinstance(model, ScoredModel) and isinstance(again, ScoredModel):
             again.calibration = model.calibration
         seconds = time.perf_counter() - started
         chosen[name], whole[name] = model, again
