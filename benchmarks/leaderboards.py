@@ -182,7 +182,7 @@ def render() -> None:
     """docs/results.md from the numbers that are there."""
     parts = [
         "# Results\n",
-        "Made by `python benchmarks/leaderboards.py FOLDER`, on two cores of a server or, where a "
+        "Made by `python benchmarks/leaderboards.py FOLDER`, on cores of a server or, where a "
         "section says so, with the networks on a GPU, "
         "every model with its defaults (`--preset best`, and `balanced` where there is no row of "
         "`lstm-rnn`), one seed. "
