@@ -9,13 +9,18 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
-def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:
+def in_threads(
+    work: Callable[[Piece], Result],
+    pieces: Iterable[Piece],
+    *,
+    prepare: Callable[[], None] | None = None,
+) -> list[Result]:
     """What `work` gives for each piece, in their order.
 
     NumPy and SciPy work on one core and let others go on meanwhile. Pieces must not write to the
-    same place. The first error is raised.
+    same place. The first error is raised. `prepare` is called first in each thread.
     """
-    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
+    with ThreadPoolExecutor(max_workers=num_cores(), initializer=prepare) as pool:
         return list(pool.map(work, pieces))
 
 

@@ -30,6 +30,16 @@ def test_density_and_survival_are_those_of_the_parts():
         at = torch.tensor([y], dtype=torch.float64)
         assert mixture.log_density(at).exp().item() == pytest.approx(density, rel=1e-12)
         assert mixture.log_survival(at).exp().item() == pytest.approx(survival, rel=1e-12)
+        assert mixture.survival(at).item() == pytest.approx(survival, rel=1e-12)
+
+
+def test_survival_is_that_of_its_logarithm_far_out_too():
+    """Hardly anybody never comes, so that the far tail is all there is."""
+    mixture = LogNormalMixture.of(SAID - torch.tensor([[900.0, 0, 0, 0, 0, 0, 0]]))
+    far = torch.tensor([[-math.inf, 3.0, 20.0, 30.0]], dtype=torch.float64)
+    expected = mixture.log_survival(far).exp().numpy()
+    assert 0 < expected[0, 3] < 1e-100
+    np.testing.assert_allclose(mixture.survival(far).numpy(), expected, rtol=1e-10)
 
 
 def test_what_never_ends_outlives_everything():

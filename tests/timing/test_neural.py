@@ -89,6 +89,19 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert stored[0] == stored[1] != stored[2]
 
 
+def test_expected_purchases_of_one_who_is_long_gone_are_those_beside_him():
+    """Beyond what a probability of 64 bits can be, logarithms go on where it ends."""
+    said = torch.tensor([[-2000.0, 0.4, -0.2, -0.8, 0.9, -0.5, -0.9]], dtype=torch.float64)
+    mixture = LogNormalMixture.of(said.repeat(3, 1))
+    elapsed = torch.tensor([[5.0e4], [5.6e4], [6.0e4]], dtype=torch.float64)
+    outlook = NeuralOutlook(mixture, elapsed, (2.0, 0.5))
+    assert outlook._log_seen[1, 0] < -400 < outlook._log_seen[0, 0]
+    found = outlook.expected_purchases([100.0])[:, 0]
+    alone = outlook.take(np.array([1])).expected_purchases([100.0])[0, 0]
+    assert found[1] == pytest.approx(alone, rel=1e-12)
+    assert found[0] > found[1] > found[2] > 0.8 * found[0]
+
+
 def test_expected_purchases_are_those_of_simulation():
     said = torch.tensor([[-1.5, 0.4, -0.2, -0.8, 0.9, -0.5, -0.9]], dtype=torch.float64)
     mean, spread, elapsed, horizon = 2.0, 0.8, 6.0, 60.0

@@ -71,6 +71,16 @@ class LogNormalMixture:
         never = self.log_never.view(len(self.log_never), *[1] * (y.ndim - 1))
         return torch.logaddexp(torch.logsumexp(by_part, dim=-1), never)
 
+    def survival(self, y: Tensor) -> Tensor:
+        """P(y is greater), in a fifth of the time of its logarithm."""
+        per_spread = self._beside(math.sqrt(0.5) / self.spreads, y)
+        z = y[..., None] * per_spread
+        z -= self._beside(self.means * math.sqrt(0.5) / self.spreads, y)
+        by_part = torch.special.erfc(z).mul_(self._beside(0.5 * self.log_shares.exp(), y))
+        never = self.log_never.exp().view(len(self.log_never), *[1] * (y.ndim - 1))
+        longer: Tensor = by_part.sum(dim=-1).add_(never)
+        return longer
+
     def _standard(self, y: Tensor) -> Tensor:
         return (y[..., None] - self._beside(self.means, y)) / self._beside(self.spreads, y)
 

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from nextbuy import columns
@@ -130,7 +131,12 @@ class Forecaster:
             )
         moments_U = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(histories))
         rows = partial(self._rows, histories, moments_U, next_item, options or ForecastOptions())
-        return pl.concat(in_threads(rows, range(0, max(len(histories), 1), _CHUNK)))
+        starts = range(0, max(len(histories), 1), _CHUNK)
+        num_threads = torch.get_num_threads()
+        try:  # a thread a core is enough: torch would start as many again in each
+            return pl.concat(in_threads(rows, starts, prepare=lambda: torch.set_num_threads(1)))
+        finally:
+            torch.set_num_threads(num_threads)
 
     def _rows(
         self,

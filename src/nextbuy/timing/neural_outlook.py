@@ -14,8 +14,9 @@ from nextbuy.timing.events import Float64
 from nextbuy.timing.protocol import Outlook, horizons
 from nextbuy.timing.renewal_equation import STEPS, after_the_first, moments_asked
 
-_BLOCK = 1_024
+_BLOCK = 2_048
 _SHORTEST_DAYS = 1e-12
+_FAINT = -400.0  # of a log-probability; what is left of less has to be taken by logarithms
 
 
 class NeuralOutlook(Outlook):
@@ -79,10 +80,15 @@ class NeuralOutlook(Outlook):
         return self.probability_within(days) + after_UH
 
     def _after_the_first(self, longest: float, places: Float64) -> Float64:
-        asked_F = moments_asked(longest)
-        log_longer_UF = self._mixture.log_survival(self._standard(torch.from_numpy(asked_F)[None]))
-        later_UF = -np.expm1(np.minimum(log_longer_UF.numpy(), 0.0))
-        return after_the_first(self.probability_within(asked_F), later_UF, places)
+        asked_F = torch.from_numpy(moments_asked(longest))
+        later_UF = 1.0 - self._mixture.survival(self._standard(asked_F[None])).clamp_max_(1.0)
+        longer_UF = self._mixture.survival(self._standard(self._elapsed + asked_F))
+        first_UF = 1.0 - longer_UF.div_(self._log_seen.exp()).clamp_max_(1.0)
+        faint = torch.nonzero(self._log_seen[:, 0] < _FAINT)[:, 0].numpy()
+        first = first_UF.numpy()
+        if len(faint):
+            first[faint] = self.take(faint).probability_within(asked_F.numpy())
+        return after_the_first(first, later_UF.numpy(), places)
 
     def _standard(self, days: Tensor) -> Tensor:
         mean, spread = self._scale

@@ -42,7 +42,8 @@ _FAMILIES: Final[dict[tuple[str, bool], type[Gap]]] = {
     ("weibull", True): families.OwnWeibull,
 }
 _STEP: Final = 1e-5
-_BLOCK: Final = 1_024
+_BLOCK: Final = 2_048
+_FAINT: Final = 1e-170  # a probability; what is left of less has to be taken by logarithms
 
 
 class RenewalConfig(stored.Stored):
@@ -254,8 +255,14 @@ def _after_the_first(
 
 def _first_wait(gap: Gap, elapsed: Float64, asked_F: Float64) -> Float64:
     """P(the wait ends within each moment, given what has elapsed of it), [U, F]."""
-    with np.errstate(invalid="ignore"):  # where nothing is left of the wait, it ends at once
-        first = -np.expm1(gap.log_survival(elapsed + asked_F) - gap.log_survival(elapsed))
+    seen = gap.survival(elapsed)
+    faint = np.flatnonzero(seen[:, 0] < _FAINT)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first = 1.0 - np.minimum(gap.survival(elapsed + asked_F) / seen, 1.0)
+        if len(faint):  # by logarithms; where nothing is left of the wait, it ends at once
+            some, since = gap.take(faint), elapsed[faint]
+            logs = some.log_survival(since + asked_F) - some.log_survival(since)
+            first[faint] = -np.expm1(logs)
     return np.where(np.isnan(first) & ~np.isnan(elapsed), asked_F > 0, first)
 
 
