@@ -1,7 +1,10 @@
 """What the parts do together: the real store, model, guard and page behind HTTP."""
 
 import asyncio
+import gc
+import json
 import threading
+import tracemalloc
 from contextlib import closing
 
 import pytest
@@ -45,6 +48,28 @@ def test_the_log_says_that_it_stops_and_that_it_has_stopped(tmp_path, caplog):
 
     using(ask, tmp_path)
     assert caplog.messages == ["stopping: what was accepted is stored first", "stopped"]
+
+
+def test_bodies_that_were_refused_do_not_wait_for_the_collector(tmp_path):
+    body = json.dumps({f"k{n}": 0 for n in range(80_000)}).encode()
+    headers = {"Content-Type": "application/json"}
+
+    async def ask(client):
+        sizes = []
+        for _ in range(2):
+            for _ in range(10):
+                refused = await client.post("/v1/purchases", content=body, headers=headers)
+                assert refused.status_code == 400
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        return sizes[1] - sizes[0]
+
+    gc.disable()
+    tracemalloc.start()
+    try:
+        assert using(ask, tmp_path) < len(body)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_answers_that_are_too_old_to_be_judged_are_deleted(shop_folder, monkeypatch):

@@ -115,6 +115,7 @@ class StrictRoute(APIRoute):
             if told is None:
                 raise
             response = told
+            _let_go(error)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -212,6 +213,17 @@ class _Field:
     def refusal(self, reason: str) -> ProblemError:
         """Why it is refused."""
         return refusal((self.place,), [{"loc": (self.alias,), "msg": reason}])
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Take from an error, and from those behind it, the frames in which they were raised.
+
+    Frames hold what was refused, a body perhaps, and one of them the error: together they would
+    wait for the collector of cycles.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _ignore(_: NextbuyError) -> None:

@@ -144,8 +144,8 @@ def _spare_what_stays() -> None:
     """Keep the collector of cycles away from what is loaded.
 
     A catalog is some hundred thousand objects, and each full collection would hold all requests up
-    until it had seen them. It goes on looking as often as ever: a refused body hangs in a cycle
-    with the error that refused it, and a hundred of them would be a hundred megabytes.
+    until it had seen them. It goes on looking as often as ever at what comes later: what an error
+    holds may hang in a cycle with it.
     """
     gc.collect()
     gc.freeze()
