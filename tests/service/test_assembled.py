@@ -66,7 +66,7 @@ def test_bodies_that_were_refused_do_not_wait_for_the_collector(tmp_path):
     gc.disable()
     tracemalloc.start()
     try:
-        assert using(ask, tmp_path) < len(body)
+        assert using(ask, tmp_path) < 4 * len(body)  # ten would wait
     finally:
         tracemalloc.stop()
         gc.enable()
