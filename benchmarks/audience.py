@@ -34,7 +34,7 @@ from nextbuy.data.worlds.market_truth import Window, days_of, next_time, recent_
 from nextbuy.data.worlds.normal import NormalTail
 from nextbuy.data.worlds.world import own_histories, own_items
 from nextbuy.errors import MissingExtraError
-from nextbuy.metrics.calibration import reliability
+from nextbuy.metrics.calibration import ece_by_chance, reliability
 from nextbuy.metrics.targeting import targeting
 from nextbuy.seeding import generator
 
@@ -128,7 +128,7 @@ def one_target(
     found: dict[str, Any] = {
         "name": target.name, "users": rows.height, "bought": float(bought.mean()),
         "said": float(said.mean()), "ece": reliability(said, bought).ece,
-        "ece_by_chance": error_by_chance(said), "seconds": seconds,
+        "ece_by_chance": ece_by_chance(said), "seconds": seconds,
     }  # fmt: skip
     for name in ("probability", "frequency", "recency"):
         scores = rows[name].to_numpy().astype(np.float64)
@@ -151,12 +151,6 @@ def purchases_of(predictor: Predictor, target: Target) -> pl.DataFrame:
         columns.USER, pl.col(columns.TIME).dt.epoch("us").alias("at"),
         (pl.col(columns.PRICE) * pl.col(columns.QUANTITY)).fill_null(0.0).alias("money"),
     )  # fmt: skip
-
-
-def error_by_chance(said: Any) -> float:
-    """Mean calibration error over logs in which every probability came true."""
-    rng = generator(0, "benchmark of audiences", "chance")
-    return float(np.mean([reliability(said, rng.random(len(said)) < said).ece for _ in range(100)]))
 
 
 def pooled_error(rows: list[dict[str, Any]]) -> float:

@@ -182,8 +182,8 @@ def render() -> None:
     """docs/results.md from the numbers that are there."""
     parts = [
         "# Results\n",
-        "Made by `python benchmarks/leaderboards.py FOLDER`, on cores of a server or, where a "
-        "section says so, with the networks on a GPU, "
+        "Made by `python benchmarks/leaderboards.py FOLDER`, on one or two cores of a server "
+        "or, where a section says so, with the networks on a GPU, "
         "every model with its defaults (`--preset best`, and `balanced` where there is no row of "
         "`lstm-rnn`), one seed. "
         "Half-widths of 95 % bootstrap "

@@ -24,6 +24,15 @@ def in_threads(
         return list(pool.map(work, pieces))
 
 
+def use_one_core_each() -> None:
+    """From now on each operation of torch in this process uses one core, unless `OMP_NUM_THREADS`
+    says otherwise."""
+    import torch  # takes a second, and not everybody here needs it
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
 def num_cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on every system

@@ -108,6 +108,8 @@ def test_the_numbers_are_those_of_the_bundle(bundle, text):
     assert f"5 {100 * best['gains']['5']:.1f} %" in words
     for name, row in best["slices"].items():
         assert f"{name} {row['n']:,} " in words
+    blend = next(row["test"] for row in facts["leaderboard"] if row["model"] == "blend")
+    assert f"({blend['ece_by_chance']:.3f} is luck: as much if every probability were" in words
     assert f"{100 * facts['blend']['repeat_share']:.1f} % of the validation purchases" in words
 
 

@@ -1,13 +1,10 @@
 """The whole service from a folder and settings: store, live model, routes, guard."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
-
-import torch
 
 from nextbuy.errors import ConfigError
 from nextbuy.service.api.parts import ServiceParts
@@ -30,11 +27,10 @@ from nextbuy.service.page.sessions import Sessions
 from nextbuy.service.store.group_commit import Committer
 from nextbuy.service.store.opening import open_store
 from nextbuy.service.store.protocol import StoredPurchase
-from nextbuy.threads import num_cores
+from nextbuy.threads import num_cores, use_one_core_each
 
 STORE_FILE: Final = "purchases.sqlite"
 _EXAMPLES: Final = 8
-_THREADS: Final = "OMP_NUM_THREADS"
 _SWITCH_SECONDS: Final = 0.0005
 
 
@@ -47,8 +43,7 @@ def share_the_processor() -> None:
     faster. The interpreter changes threads more often than it does by itself: the model gives its
     lock away at each operation, and would get it back from a busy loop only after 5 ms.
     """
-    if _THREADS not in os.environ:
-        torch.set_num_threads(1)
+    use_one_core_each()
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 

@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from nextbuy import Predictor, PredictorConfig
 from nextbuy.errors import ConfigError, StoreError
+from nextbuy.service import assembly
 from nextbuy.service.assembly import open_service
 from nextbuy.service.config import ServiceSettings
 from nextbuy.service.guard.keys import KeyRing, add_key
@@ -171,6 +174,33 @@ def test_S50_without_a_bundle_it_lives_and_stores_and_S26_survives_a_kill(tmp_pa
         assert "<form" in httpx.get(f"{address}/", headers={"Accept": "text/html"}).text
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) in (0, -signal.SIGTERM)
+
+
+def says_of_the_model_process(address):
+    words = httpx.get(f"{address}/metrics").text
+    return float(re.search(r"^nextbuy_model_process (\S+)$", words, re.MULTILINE).group(1))
+
+
+def test_the_model_has_a_process_if_told_so_and_none_if_not(folder, tmp_path):
+    store = f"sqlite:///{tmp_path / 'live.sqlite'}"
+    with serving(folder, "--store", store, "--model-process") as (_, address):
+        end = time.monotonic() + 60
+        while not says_of_the_model_process(address) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert says_of_the_model_process(address) == 1.0
+    with serving(folder, "--store", store, "--no-model-process") as (process, address):
+        assert psutil.Process(process.pid).children() == []
+        assert says_of_the_model_process(address) == 0.0
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_where_nobody_said_so_two_cores_decide(folder, tmp_path, monkeypatch, cores):
+    monkeypatch.setattr(assembly, "num_cores", lambda: cores)
+    settings = ServiceSettings(store=f"sqlite:///{tmp_path / 'live.sqlite'}")
+    _, live, observing = assembly.open_parts(folder, settings)
+    assert (live._current.beside is not None) == (cores == 2)
+    observing.close()
+    live.close()
 
 
 def test_S34_another_address_is_refused_without_keys(tmp_path):

@@ -148,7 +148,7 @@ def _found(
         search = nowhere if beside is None else beside.search
         model = Remembering(finder, users, search)
     elif beside is not None:
-        found = beside.offers(histories, moment.told, k, asked[0].question.rules or loaded.rules)
+        found = beside.offers(histories, moment.told, k, asked[0].question.rules)
         if found is not None:
             return [(histories, moment, *found)]
     return found_offers(model, histories, catalog, moment, k=k, policy=loaded.policy, rules=rules)

@@ -11,6 +11,7 @@ from nextbuy.data.histories import UNKNOWN, Float32, Histories, offsets_of
 from nextbuy.data.purchases import BasketKind
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.predictor import Predictor
+from nextbuy.service.live.following import FollowedRules
 from nextbuy.service.live.joining import Reading, Rows, no_rows
 from nextbuy.service.live.lookup import ItemLookup
 from nextbuy.service.purchases import LivePurchase
@@ -18,7 +19,6 @@ from nextbuy.service.store.log import SEQUENCE_FACT, STORE_FACT
 from nextbuy.splitting.repeat import RepeatPolicy
 from nextbuy.splitting.rules import CatalogRules, Rules
 
-_MOST_RULES: Final = 256
 _BASKET_KINDS: Final = ("column", "timestamp", "none")
 
 
@@ -57,7 +57,7 @@ class LoadedBundle:
             has_quantities=histories.quantities is not None,
         )
         self._places = {user: place for place, user in enumerate(histories.user_ids.to_list())}
-        self._rules: dict[str, CatalogRules] = {}
+        self._followed = FollowedRules(predictor.catalog, predictor.config.rules)
         forecaster = predictor.forecaster
         self.unlisted = None if forecaster is None else forecaster.unlisted
 
@@ -128,26 +128,9 @@ class LoadedBundle:
             time_kind=self.reading.time_kind,
         )
 
-    @property
-    def rules(self) -> Rules | None:
-        """Those of the bundle."""
-        return self.predictor.config.rules
-
     def followed(self, rules: Rules | None) -> CatalogRules | None:
-        """Rules by item index: those that are asked, or those of the bundle.
-
-        Raises:
-            ConfigError: If they leave nothing to offer.
-        """
-        rules = self.rules if rules is None else rules
-        if rules is None:
-            return None
-        key = rules.model_dump_json()
-        if key not in self._rules:
-            while len(self._rules) >= _MOST_RULES:
-                self._rules.pop(next(iter(self._rules)))
-            self._rules[key] = rules.for_catalog(self.predictor.catalog)
-        return self._rules[key]
+        """See `FollowedRules.of`."""
+        return self._followed.of(rules)
 
     def purchase_at(self, user_id: str, rows: Rows, row: int) -> LivePurchase:
         """A stored purchase as it is shown; its item has to be known."""

@@ -6,7 +6,6 @@ the first. It ends with the process that started it, for then the socket is clos
 """
 
 import gc
-import os
 import signal
 import socket
 import sys
@@ -16,18 +15,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from nextbuy.data.histories import Histories
 from nextbuy.errors import NextbuyError
 from nextbuy.models.protocol import SearchesApart
 from nextbuy.predictor import Predictor
 from nextbuy.predictor.answers import Moment, found_offers
+from nextbuy.service.live.following import FollowedRules
 from nextbuy.service.live.frames import Arrays, receive, send
 from nextbuy.splitting.repeat import RepeatPolicy
-from nextbuy.splitting.rules import CatalogRules, Rules
-
-_MOST_RULES = 256
+from nextbuy.splitting.rules import Rules
+from nextbuy.threads import use_one_core_each
 
 
 def arrays_of(histories: Histories, told: np.ndarray | None) -> Arrays:
@@ -52,7 +50,7 @@ class Model:
         self._catalog, self._cadence = predictor.catalog, predictor.cadence
         self._policy = RepeatPolicy.parse(predictor.config.repeat).by(predictor.cadence)
         self._time_kind = predictor.histories.time_kind
-        self._rules: dict[str, CatalogRules] = {}
+        self._followed = FollowedRules(predictor.catalog, predictor.config.rules)
 
     def answer(self, words: Mapping[str, Any], arrays: Arrays) -> Arrays:
         """The best offers (`items`, `values`), or what was searched; see `beside.py`."""
@@ -68,6 +66,8 @@ class Model:
             time_kind=self._time_kind,
         )
         k: int = words["k"]
+        text: str | None = words["rules"]
+        rules = None if text is None else Rules.model_validate_json(text)
         if words["searches"]:
             if not isinstance(self._model, SearchesApart):
                 raise TypeError("the model does not search apart")
@@ -81,28 +81,18 @@ class Model:
             for _, _, items, values in found_offers(
                 self._model, histories, self._catalog,
                 Moment(told=told, assumed=None, cadence=self._cadence),
-                k=k, policy=self._policy, rules=self._followed(words["rules"]),
+                k=k, policy=self._policy, rules=self._followed.of(rules),
             )
         ]  # fmt: skip
         items, values = (np.concatenate(each) for each in zip(*offers, strict=True))
         return {"items": items, "values": values}
-
-    def _followed(self, text: str | None) -> CatalogRules | None:
-        if text is None:
-            return None
-        if text not in self._rules:
-            while len(self._rules) >= _MOST_RULES:
-                self._rules.pop(next(iter(self._rules)))
-            self._rules[text] = Rules.model_validate_json(text).for_catalog(self._catalog)
-        return self._rules[text]
 
 
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever started it answers to these, and ends it
     folder, descriptor = Path(sys.argv[1]), int(sys.argv[2])
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    use_one_core_each()
     with socket.socket(fileno=descriptor) as pipe:
         try:
             model = Model(Predictor.load(folder))
