@@ -76,3 +76,9 @@ def test_rooms_of_the_architecture_exist():
         source = ROOT / "src" / "nextbuy"
         here = [source / inside / room for inside in ("", "data", "models", "service")]
         assert any(place.exists() for place in here), room
+
+
+def test_the_scores_of_the_readme_are_those_that_were_measured():
+    first = re.compile(r"^\| log \| .*?\n\n", re.MULTILINE | re.DOTALL)
+    readme, results = (first.search(text(name)) for name in ("README.md", "docs/results.md"))
+    assert readme.group() == results.group()

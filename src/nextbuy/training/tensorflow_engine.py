@@ -21,6 +21,8 @@ from nextbuy.seeding import generator
 from nextbuy.training.batches import Batch
 from nextbuy.training.engine import Arrays, ItemSampler, TrainingConfig
 
+_TRITON = "triton"
+
 
 def import_tensorflow() -> tuple[Any, Any]:
     """TensorFlow and Keras 3 on it, quiet and deterministic.
@@ -33,6 +35,10 @@ def import_tensorflow() -> tuple[Any, Any]:
         raise MissingExtraError("tensorflow-cpu", "tensorflow", "The TensorFlow engine")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if importlib.util.find_spec(_TRITON) is not None:
+        # It comes with builds of torch for GPUs, which load it with their first optimizer. Loaded
+        # after TensorFlow it ends the process: both bring an LLVM.
+        importlib.import_module(_TRITON)
     with _silent_stderr():
         import tensorflow as tf
 
