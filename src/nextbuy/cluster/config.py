@@ -2,9 +2,9 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from nextbuy.errors import ConfigError
+from nextbuy.predictor.config import checked
 
 
 class ClusterConfig(BaseModel):
@@ -38,9 +38,4 @@ class ClusterConfig(BaseModel):
         Raises:
             ConfigError: In one line, for any value or key that is wrong.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the cluster"
-            raise ConfigError(f"{place}: {first['msg']} (got {first['input']!r}).") from error
+        return checked(cls, values)
