@@ -163,9 +163,8 @@ def test_where_everything_is_excluded_the_total_is_that_of_nothing():
     assert totals.tolist() == [-torch.inf, pytest.approx(1 + np.log(2))]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_share_the_product_of_one_state_and_change_nothing(threads, monkeypatch):
-    monkeypatch.setattr(top_k, "_SHARED", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_one_state_finds_what_sorting_finds_beyond_whole_blocks(dtype, monkeypatch):
+    monkeypatch.setattr(top_k, "_BLOCK_SCORES", 2**14)
     state, table = whole_numbers(0, 1, 16, most=9), whole_numbers(1, 40_001, 16, most=9)
-    assert_same(top_items(state, table, 100), by_sorting(state @ table.T, 100))
+    assert_same(top_items(state, table.to(dtype), 100), by_sorting(state @ table.T, 100))

@@ -10,13 +10,11 @@ excluded pairs, N survivors or marks, L marks of as many states, k items that ar
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nextbuy.nn.score_keys import NONE, in_rows, keys_of, read_keys
@@ -30,12 +28,6 @@ _BLOCK_SCORES: Final = 2**19
 _GROUP: Final = 32
 _CONVERTED: Final = 2**18
 """Numbers of a table of 16 bits that a core converts at once: they stay in its cache."""
-
-_PIECE: Final = 2**13
-"""Numbers of a table in one product with a vector: so few that NumPy leaves it on one core."""
-
-_SHARED: Final = 2**22
-"""So many numbers of a table are worth threads of their own for the product with a vector."""
 
 _SMALL: Final = 40.0
 """Exponentials of so high scores can be added up as they are: none is too large or too small."""
@@ -324,29 +316,7 @@ def _write_scores(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None
 
 def _write_products(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
     if len(states_MD) == 1 and rows_BD.device.type == "cpu":
-        _write_product(states_MD[0].numpy(), rows_BD.numpy(), scores_MB[0].numpy())
+        # One state is asked twice: only from two rows on torch's product uses all cores.
+        scores_MB.copy_(torch.mm(states_MD.expand(2, -1), rows_BD.t())[:1])
     else:
         torch.mm(states_MD, rows_BD.t(), out=scores_MB)
-
-
-def _write_product(
-    state_D: NDArray[np.float32], rows_BD: NDArray[np.float32], scores_B: NDArray[np.float32]
-) -> None:
-    """Of one state. NumPy reads faster here than torch, whose product does not use all cores."""
-    B, D = rows_BD.shape
-    size = max(1, _PIECE // D)
-
-    def write(start: int, end: int) -> None:
-        num_pieces = (end - start) // size
-        whole = start + num_pieces * size
-        pieces = rows_BD[start:whole].reshape(num_pieces, size, D)
-        np.matmul(pieces, state_D, out=scores_B[start:whole].reshape(num_pieces, size))
-        np.matmul(rows_BD[whole:end], state_D, out=scores_B[whole:end])
-
-    num_threads = torch.get_num_threads() if B * D >= _SHARED else 1
-    if num_threads == 1:
-        write(0, B)
-        return
-    edges = [B * part // num_threads for part in range(num_threads + 1)]
-    with ThreadPoolExecutor(num_threads) as pool:  # NumPy lets go of the interpreter's lock
-        list(pool.map(write, edges[:-1], edges[1:]))
