@@ -114,7 +114,7 @@ def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
             split, arguments, 2, folder=Path(folder), progress=killer
         )
     apart = max(float(np.abs(w - two.weights()[n]).max()) for n, w in local.weights().items())
-    loss = abs(local.result.best_loss - two.result.best_loss)
+    loss = abs(local.result.best_score - two.result.best_score)
     return {
         "threads": torch.get_num_threads(),
         "items": len(split.catalog),
@@ -123,8 +123,8 @@ def trained(split: Split, arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds_1_worker": round(seconds_one, 1),
         "seconds_2_workers": round(seconds_two, 1),
         "one_worker_equal": digest(one) == digest(local),
-        "loss_local": local.result.best_loss,
-        "loss_2_workers": two.result.best_loss,
+        "loss_local": local.result.best_score,
+        "loss_2_workers": two.result.best_score,
         "loss_within": loss <= TOLERANCE,
         "largest_difference_of_a_weight": apart,
         "kills": arguments.kills,

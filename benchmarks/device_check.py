@@ -268,7 +268,7 @@ def answers_of(name: str, split: Any, arguments: argparse.Namespace) -> dict[str
         "device_of_answers": str(model._network.device),
         "precision": model.config.training.precision,
         "temperature": model.config.temperature,
-        "validation_loss": model.result.best_loss,
+        "validation_loss": model.result.best_score,
         "log_p": log_p,
         "values": values,
         "equal_items": equal,

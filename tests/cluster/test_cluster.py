@@ -86,7 +86,7 @@ def assert_equal(one, other):
     assert one.weights().keys() == other.weights().keys()
     for name, weights in one.weights().items():
         assert np.array_equal(weights, other.weights()[name]), name
-    assert one.result.best_loss == other.result.best_loss
+    assert one.result.best_score == other.result.best_score
 
 
 def test_one_worker_fits_to_the_last_bit_and_two_but_for_rounding_whatever_is_lost(

@@ -53,7 +53,7 @@ def test_tensorflow_is_refused():
         fit(circle(9), epochs=1, engine="tensorflow")
 
 
-KNOBS = [{"size": "medium"}, {"dropout": 0.9}, {"temperature": 2.0}]
+KNOBS = [{"size": "medium"}, {"dropout": 0.9}, {"temperature": 2.0}, {"item_start": "spectral"}]
 
 
 @pytest.mark.parametrize("knob", KNOBS, ids=str)
@@ -64,4 +64,4 @@ def test_every_knob_changes_what_is_learned(knob):
 
 def test_no_knob_is_left_out():
     turned = {name for knob in KNOBS for name in knob}
-    assert turned | {"engine", "device", "training"} == set(GruConfig.model_fields)
+    assert turned | {"engine", "device", "training", "chosen_by"} == set(GruConfig.model_fields)

@@ -162,7 +162,8 @@ def test_what_the_data_decide_can_be_told_instead():
     short, long = circle(20), Histories.from_lists([[1, 2, 3] * 12] * 5)
     assert fit(short, epochs=1).config.model_dump(exclude={"training", "temperature"}) == {
         "engine": "torch", "device": "cpu", "size": "small", "dropout": 0.5, "taps": 5,
-        "gated": False, "repeats": False, "attributes": True,
+        "gated": False, "repeats": False, "attributes": True, "item_start": "random",
+        "chosen_by": "loss",
     }  # fmt: skip
     decided = fit(long, epochs=1).config
     assert (decided.taps, decided.gated, decided.repeats) == (0, True, True)
@@ -228,6 +229,7 @@ KNOBS = [
     {"repeats": True},
     {"attributes": False},
     {"temperature": 2.0},
+    {"item_start": "spectral"},
     {"training": TRAINING | {"sample_size": 3}},
 ]
 
@@ -246,7 +248,7 @@ def test_every_knob_changes_what_is_learned(knob):
 
 def test_no_knob_is_left_out():
     turned = {name for knob in KNOBS for name in knob}
-    assert turned | {"engine", "device"} == set(TransformerConfig.model_fields)
+    assert turned | {"engine", "device", "chosen_by"} == set(TransformerConfig.model_fields)
 
 
 class StoppedError(Exception):
@@ -330,15 +332,15 @@ def test_validation_chooses_the_temperature_and_a_refit_keeps_it():
         )
         for t in (1.0, None)
     )  # fmt: skip
-    assert chosen.config.temperature == 2.0
+    assert chosen.config.temperature == 2.5
     cases = cases_of(histories, answers, as_of=None)
     rows, targets = np.arange(60), np.array(answers)[:, 0]
     losses = [
         -m.log_probabilities(cases.histories, None)[rows, targets].mean() for m in (loud, chosen)
     ]
     assert losses[1] < losses[0]
-    assert chosen.result.best_loss == pytest.approx(losses[1], rel=1e-5)
+    assert chosen.result.best_score == pytest.approx(losses[1], rel=1e-5)
     again = Transformer(chosen.config).fit(
         histories, NOTHING, small_catalog(V), FitOptions(epochs=1)
     )
-    assert again.config.temperature == 2.0
+    assert again.config.temperature == 2.5

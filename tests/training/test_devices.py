@@ -129,7 +129,7 @@ def test_late_losses_give_the_same_log_and_result_as_prompt_ones(tmp_path):
     late, prompt = LateEngine(losses), LateEngine(losses, is_late=False)
     of_late, of_prompt = run(late, tmp_path / "late"), run(prompt, tmp_path / "prompt")
     assert read_log(tmp_path / "late/log.jsonl") == read_log(tmp_path / "prompt/log.jsonl")
-    assert of_late.best_loss == of_prompt.best_loss
+    assert of_late.best_score == of_prompt.best_score
     assert late.unasked == 0
     assert 1 < late.most_unasked < 10  # the host goes on, but not for ever
 
@@ -242,7 +242,7 @@ def test_ages_that_are_not_there_count_nothing_when_all_are_computed():
 def test_on_a_gpu_a_model_is_trained_validated_and_asked_and_the_cpu_says_the_same(name, tmp_path):
     model = fitted(name, device="cuda")
     assert model._network.device.type == "cuda"
-    assert np.isfinite(model.result.best_loss)
+    assert np.isfinite(model.result.best_score)
     model.save(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())
     stored["config"]["device"] = "cpu"

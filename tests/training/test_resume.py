@@ -100,7 +100,7 @@ def test_T02_T03_a_signal_saves_and_the_run_goes_on_later(number, code, tmp_path
 def a_state(step=1, weights=None):
     return TrainingState(
         step=step,
-        stopping=EarlyStopping(patience=3, best_loss=1.5, best_epoch=0, epoch=0),
+        stopping=EarlyStopping(patience=3, best_score=1.5, best_epoch=0, epoch=0),
         weights=weights or {"w": np.ones(3, "f4")},
         optimizer={"m": np.zeros(3, "f4")},
         best_weights={"w": np.ones(3, "f4")},
@@ -333,6 +333,6 @@ def test_early_stopping_keeps_the_best_epoch_and_stops_after_its_patience(tmp_pa
         engine, small_histories(60), lambda _: next(validation), config, seed=0,
         run_folder=tmp_path,
     )  # fmt: skip
-    assert (result.num_epochs, result.best_epoch, result.best_loss) == (4, 1, 2.0)
+    assert (result.num_epochs, result.best_epoch, result.best_score) == (4, 1, 2.0)
     assert result.weights["w"][0] == result.num_steps / 4 * 2
     shutil.rmtree(tmp_path)

@@ -23,12 +23,14 @@ from nextbuy.errors import BundleError, NotFittedError
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_config import NeuralConfig, identity
 from nextbuy.models.neural_ranks import ranked
-from nextbuy.models.neural_scoring import score_histories, validation_loss
+from nextbuy.models.neural_scoring import score_histories
 from nextbuy.models.neural_top_k import Searcher, best_items
+from nextbuy.models.neural_validation import FEWEST_CASES, lowest_loss, ndcg_of_new
 from nextbuy.models.protocol import FitOptions, Ranked
 from nextbuy.models.stored import load_weights
 from nextbuy.nn.network import FrozenNetwork, Network, Weights
 from nextbuy.nn.own_items import purchase_facts
+from nextbuy.nn.spectral import with_spectral_items
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
 from nextbuy.training.batches import has_baskets
@@ -36,6 +38,7 @@ from nextbuy.training.checkpoint import run_lock
 from nextbuy.training.engine import Shape, TrainingConfig, create_engine
 from nextbuy.training.loop import TrainingResult, train
 from nextbuy.training.order import order_test
+from nextbuy.training.team import Alone
 from nextbuy.training.torch_engine import (
     decided_precision,
     nearest_device,
@@ -48,10 +51,11 @@ logger = logging.getLogger(__name__)
 _COPIES: Final = 8
 """Of the weights while training: two networks, gradients, two moments, the best, a checkpoint."""
 
-_MOST_CELLS: Final = 5 * 10**7
-_FEWEST_CASES: Final = 1_000
-"""Validation after an epoch asks about so many cells of cases times items, but some cases."""
+_SPECTRAL: Final = 1_000
+"""Vectors of fewer items are learnt soon wherever they start; docs/experiments.md."""
 
+_MOST_CELLS: Final = 5 * 10**7
+"""Validation after an epoch asks about so many cells of cases times items, but some cases."""
 
 C = TypeVar("C", bound=NeuralConfig)
 S = TypeVar("S", bound=Shape)
@@ -95,6 +99,10 @@ class NeuralModel(ABC, Generic[C, S]):
     ) -> Weights:
         """Weights before training, from the seed and the counts of items 1..V."""
 
+    def offers_new(self, config: C) -> bool:
+        """Whether what matters is a list of items that are new to the user."""
+        return False
+
     @classmethod
     @abstractmethod
     def weight_shapes(cls, shape: S) -> dict[str, tuple[int, ...]]:
@@ -113,11 +121,9 @@ class NeuralModel(ABC, Generic[C, S]):
         longest = min(training.longest_window, int(train.lengths.max(initial=1)))
         codes, team = item_codes(catalog), options.team
         options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
+        weights = self.first_weights(shape, seed=options.seed, item_counts=counts, longest=longest)
         engine = create_engine(
-            config.engine, shape, training,
-            weights=self.first_weights(
-                shape, seed=options.seed, item_counts=counts, longest=longest
-            ),
+            config.engine, shape, training, weights=_with_items(weights, config, train, options),
             item_counts=counts, seed=options.seed, device=config.device, codes=codes, team=team,
         )  # fmt: skip
         device = torch_device(config.device)
@@ -126,12 +132,18 @@ class NeuralModel(ABC, Generic[C, S]):
         config = self.config = config.model_copy(update={"training": training})
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
-        asked = validation.thinned(max(_FEWEST_CASES, _MOST_CELLS // len(catalog)))
+        asked = validation.thinned(max(FEWEST_CASES, _MOST_CELLS // len(catalog)))
         self._groups = item_groups(catalog)
 
         def validate(weights: Weights) -> float:
             network.load_weights(weights)
             return self._validated(network, asked, len(catalog))[0]
+
+        def judge(weights: Weights) -> float:
+            network.load_weights(weights)
+            longest_window = training.longest_window
+            scorer = FrozenNetwork(network)
+            return -ndcg_of_new(scorer, asked, longest=longest_window, groups=self._groups)
 
         def run(folder: Path | None) -> TrainingResult:
             return _train(
@@ -141,7 +153,7 @@ class NeuralModel(ABC, Generic[C, S]):
                 else identity(config, shape, train, codes, options.seed),
                 progress=options.progress, deadline=options.deadline,
                 facts=purchase_facts(train, self._groups) if network.has_repeats else None,
-                team=team,
+                team=team, judge=judge if can_validate and config.chosen_by == "ndcg" else None,
             )  # fmt: skip
 
         if options.run_folder is None:
@@ -169,26 +181,23 @@ class NeuralModel(ABC, Generic[C, S]):
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)
         if self.knows_moments:
             training = _with_period(training, validation)
-        return config.model_copy(update={"training": training})
+        decided: dict[str, object] = {"training": training}
+        if config.item_start == "auto":
+            decided["item_start"] = "spectral" if len(catalog) >= _SPECTRAL else "random"
+        if config.chosen_by == "auto":
+            by_list = self.offers_new(config) and len(validation) >= FEWEST_CASES
+            decided["chosen_by"] = "ndcg" if by_list else "loss"
+        return config.model_copy(update=decided)
 
     def _validated(self, network: Network, cases: Cases, num_items: int) -> tuple[float, float]:
         """The lowest loss on validation cases, and the temperature that it has."""
         told = self.config.temperature
-        temperatures = self.temperatures if told is None else (told,)
-        scorer = FrozenNetwork(network)
-
-        def loss_of(asked: Cases, temperature: float) -> float:
-            return validation_loss(
-                scorer, asked, longest=self.config.training.longest_window, num_items=num_items,
-                temperature=temperature, groups=self._groups,
-            )  # fmt: skip
-
-        few = cases.thinned(_FEWEST_CASES)
-        losses = [(loss_of(few, t), t) for t in (temperatures if len(temperatures) > 1 else ())]
-        if losses and len(few) == len(cases):
-            return min(losses)
-        chosen = min(losses)[1] if losses else temperatures[0]
-        return loss_of(cases, chosen), chosen
+        return lowest_loss(
+            FrozenNetwork(network), cases,
+            temperatures=self.temperatures if told is None else (told,),
+            longest=self.config.training.longest_window, num_items=num_items,
+            groups=self._groups,
+        )  # fmt: skip
 
     def log_probabilities(self, histories: Histories, as_of: Int64 | None) -> Float32:
         """Log P(next item) after each history; see `Model.log_probabilities`."""
@@ -305,6 +314,20 @@ class NeuralModel(ABC, Generic[C, S]):
         if self._frozen is None or self._frozen.network is not network:
             self._frozen = FrozenNetwork(network)
         return self._frozen
+
+
+def _with_items(
+    weights: Weights, config: NeuralConfig, train: Histories, options: FitOptions
+) -> Weights:
+    """The weights to start from, the same for all of a team."""
+    if config.item_start == "random":
+        return weights
+    team = options.team or Alone()
+    if team.rank == 0:
+        weights = with_spectral_items(weights, train, seed=options.seed)
+    table = weights["embedding.weight"]
+    shared = np.frombuffer(team.shared(table.tobytes()), table.dtype)
+    return weights | {"embedding.weight": shared.reshape(table.shape)}
 
 
 def _as_trained(config: NeuralConfig, shape: Shape, device: torch.device) -> TrainingConfig:

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.metadata
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,17 @@ class NeuralConfig(BaseModel):
     temperature: float | None = Field(
         default=None, gt=0, description="of the softmax over the catalog; validation chooses"
     )
+    item_start: Literal["auto", "spectral", "random"] = Field(
+        default="auto",
+        description="where the vectors of items start: by what is bought near each other, or "
+        "drawn; auto is spectral from 1,000 items on",
+    )
+    chosen_by: Literal["auto", "loss", "ndcg"] = Field(
+        default="auto",
+        description="what chooses the epoch on validation: the loss, or ndcg@10 of items that are "
+        "new to the user; auto is ndcg for a transformer without a repeat head, where validation "
+        "asks a thousand times or more, and the loss everywhere else",
+    )
     training: TrainingConfig = TrainingConfig()
 
 
@@ -36,6 +47,8 @@ def identity(
         library: importlib.metadata.version(library),
         "engine": config.engine,
         "device": config.device,
+        "item_start": config.item_start,
+        "chosen_by": config.chosen_by,
         **{f"training.{key}": value for key, value in chosen.items()},
         **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
         "seed": seed,

@@ -76,7 +76,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
     config_class = TransformerConfig
     shape_class = TransformerShape
     knows_moments = True
-    temperatures = (1.0, 1.25, 1.5, 2.0)
+    temperatures = (1.0, 1.25, 1.5, 2.0, 2.5)
 
     def decided(
         self, config: TransformerConfig, train: Histories, catalog: Catalog
@@ -135,6 +135,10 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
             repeats=bool(config.repeats),
             num_groups=int(item_groups(catalog).max()) + 1 if train.time_kind == "dates" else 0,
         )
+
+    def offers_new(self, config: TransformerConfig) -> bool:
+        """See `NeuralModel.offers_new`; without a repeat head hardly anything is bought again."""
+        return not config.repeats
 
     def first_weights(
         self,

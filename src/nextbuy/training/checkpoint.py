@@ -196,7 +196,7 @@ def _facts(state: TrainingState) -> dict[str, Any]:
         # As text: exact, and infinity is not JSON.
         "loss_sum": state.loss_sum.hex(),
         "num_targets": state.num_targets,
-        "best_loss": state.stopping.best_loss.hex(),
+        "best_score": state.stopping.best_score.hex(),
         "best_epoch": state.stopping.best_epoch,
         "stopping_epoch": state.stopping.epoch,
         "finished": state.finished,
@@ -214,7 +214,7 @@ def _told(facts: Mapping[str, Any], patience: int) -> TrainingState:
         num_targets=facts["num_targets"],
         stopping=EarlyStopping(
             patience=patience,
-            best_loss=float.fromhex(facts["best_loss"]),
+            best_score=float.fromhex(facts["best_score"]),
             best_epoch=facts["best_epoch"],
             epoch=facts["stopping_epoch"],
         ),

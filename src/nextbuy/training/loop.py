@@ -44,16 +44,17 @@ class TrainingResult:
     """What a run came to.
 
     Attributes:
-        weights: Of the epoch with the best validation loss.
+        weights: Of the epoch that was best on validation.
         best_epoch: That epoch, from 0.
-        best_loss: Its validation loss, in nats.
+        best_score: What chose it, lower is better: its validation loss in nats, or what `judge`
+            said of it.
         num_epochs: Epochs that were trained.
         num_steps: Optimizer steps that were taken.
     """
 
     weights: Weights
     best_epoch: int
-    best_loss: float
+    best_score: float
     num_epochs: int
     num_steps: int
 
@@ -71,6 +72,7 @@ def train(
     deadline: float | None = None,
     facts: PurchaseFacts | None = None,
     team: Team | None = None,
+    judge: Callable[[Weights], float] | None = None,
 ) -> TrainingResult:
     """Train until the epochs are over, validation stops getting better, or the time is up.
 
@@ -92,6 +94,8 @@ def train(
         facts: About the purchases, for networks with a repeat head: batches then have own items.
         team: Who trains together, each calling this with the same arguments; only rank 0 validates
             and has a `run_folder`. The engine has the same team. There can be no deadline then.
+        judge: Chooses the best epoch in place of the validation loss, which is then told only;
+            lower is better.
 
     Raises:
         PeerLostError: If one of the team is lost.
@@ -108,14 +112,21 @@ def train(
     log = TrainingLog(None if run_folder is None else run_folder / "log.jsonl", state.log_offset)
     run = _Run(
         engine, histories, windows, config, seed, checkpoints, log, progress or SilentProgress(),
-        Clock.until(deadline, lambda: validate(engine.weights()) if validate else None),
-        facts, team,
+        Clock.until(deadline, lambda: _asked_once(engine.weights(), validate, judge)),
+        facts, team, judge,
     )  # fmt: skip
     state = run.until_done(state, validate)
     return TrainingResult(
         weights=state.best_weights, best_epoch=state.stopping.best_epoch,
-        best_loss=state.stopping.best_loss, num_epochs=state.epoch, num_steps=state.step,
+        best_score=state.stopping.best_score, num_epochs=state.epoch, num_steps=state.step,
     )  # fmt: skip
+
+
+def _asked_once(weights: Weights, *questions: Callable[[Weights], float] | None) -> None:
+    """All that is asked of the weights after an epoch."""
+    for question in questions:
+        if question is not None:
+            question(weights)
 
 
 def _refuse_other_peers(team: Team, identity: Mapping[str, Any]) -> None:
@@ -175,6 +186,7 @@ class _Run:
     clock: Clock
     facts: PurchaseFacts | None
     team: Team
+    judge: Callable[[Weights], float] | None
     saved_at: float = 0.0
     pause: float = 0.0
     batches_per_epoch: int = 0
@@ -288,7 +300,10 @@ class _Run:
                 f"The validation loss is NaN after epoch {state.epoch}; the last checkpoint is "
                 "good. Lower --learning-rate."
             )
-        stopping = state.stopping.after(state.epoch, validation_loss)
+        judge, score = self.judge, validation_loss
+        if judge is not None:
+            score = self.team.agreed(lambda: judge(self.engine.weights()))
+        stopping = state.stopping.after(state.epoch, score)
         self.log.write(
             epoch=state.epoch,
             step=state.step,

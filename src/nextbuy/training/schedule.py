@@ -25,22 +25,25 @@ def warm_up_then_cosine(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopping:
-    """Remembers the best validation loss; stops after `patience` epochs without a better one."""
+    """Remembers the best score of validation; stops after `patience` epochs without a better one.
+
+    Lower is better: the loss, or a ranking metric with a minus.
+    """
 
     patience: int
-    best_loss: float = math.inf
+    best_score: float = math.inf
     best_epoch: int = -1
     epoch: int = -1
 
-    def after(self, epoch: int, loss: float) -> "EarlyStopping":
-        """The state after an epoch with this validation loss."""
-        if loss < self.best_loss or self.best_epoch < 0:
+    def after(self, epoch: int, score: float) -> "EarlyStopping":
+        """The state after an epoch with this score."""
+        if score < self.best_score or self.best_epoch < 0:
             return EarlyStopping(
-                patience=self.patience, best_loss=loss, best_epoch=epoch, epoch=epoch
+                patience=self.patience, best_score=score, best_epoch=epoch, epoch=epoch
             )
         return EarlyStopping(
             patience=self.patience,
-            best_loss=self.best_loss,
+            best_score=self.best_score,
             best_epoch=self.best_epoch,
             epoch=epoch,
         )
