@@ -66,8 +66,10 @@ def test_a_ranking_chooses_where_nothing_is_bought_again_and_enough_is_asked():
     assert chosen(FEWEST_CASES, chosen_by="loss") == "loss"
 
 
-def test_items_start_by_their_neighbours_in_a_large_catalog(monkeypatch):
+def test_items_start_by_their_neighbours_where_they_are_many_and_seldom_bought(monkeypatch):
     assert fit(asked(0)).config.item_start == "random"
-    monkeypatch.setattr(neural, "_SPECTRAL", V)
+    monkeypatch.setattr(neural, "_MANY_ITEMS", V)
     assert fit(asked(0)).config.item_start == "spectral"
     assert fit(asked(0), item_start="random").config.item_start == "random"
+    monkeypatch.setattr(neural, "_SELDOM", 40.0)  # 1,200 purchases of 30 items
+    assert fit(asked(0)).config.item_start == "random"

@@ -82,9 +82,7 @@ def test_of_a_long_log_some_users_are_counted_and_blocks_change_nothing(monkeypa
     histories = two_kinds(40)
     whole = spectral._co_purchases(histories, 12).toarray()
     monkeypatch.setattr(spectral, "_BLOCK", 7)
-    np.testing.assert_allclose(
-        spectral._co_purchases(histories, 12).toarray(), whole, rtol=1e-6
-    )
+    np.testing.assert_allclose(spectral._co_purchases(histories, 12).toarray(), whole, rtol=1e-6)
     monkeypatch.setattr(spectral, "_MOST_PURCHASES", 80)
     every_second = spectral._co_purchases(histories, 12).toarray()
     first = [slice(0, 7), slice(7, 13)]  # what users of the first kind buy, and of the second

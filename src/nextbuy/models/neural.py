@@ -51,8 +51,10 @@ logger = logging.getLogger(__name__)
 _COPIES: Final = 8
 """Of the weights while training: two networks, gradients, two moments, the best, a checkpoint."""
 
-_SPECTRAL: Final = 1_000
-"""Vectors of fewer items are learnt soon wherever they start; docs/experiments.md."""
+_MANY_ITEMS: Final = 1_000
+_SELDOM: Final = 100.0
+"""In so large catalogs of items that are bought less often on average it matters where their
+vectors start: others are learnt soon anyway; docs/experiments.md."""
 
 _MOST_CELLS: Final = 5 * 10**7
 """Validation after an epoch asks about so many cells of cases times items, but some cases."""
@@ -183,7 +185,9 @@ class NeuralModel(ABC, Generic[C, S]):
             training = _with_period(training, validation)
         decided: dict[str, object] = {"training": training}
         if config.item_start == "auto":
-            decided["item_start"] = "spectral" if len(catalog) >= _SPECTRAL else "random"
+            seldom = train.num_purchases < _SELDOM * len(catalog)
+            is_spectral = len(catalog) >= _MANY_ITEMS and seldom
+            decided["item_start"] = "spectral" if is_spectral else "random"
         if config.chosen_by == "auto":
             by_list = self.offers_new(config) and len(validation) >= FEWEST_CASES
             decided["chosen_by"] = "ndcg" if by_list else "loss"

@@ -25,7 +25,8 @@ class NeuralConfig(BaseModel):
     item_start: Literal["auto", "spectral", "random"] = Field(
         default="auto",
         description="where the vectors of items start: by what is bought near each other, or "
-        "drawn; auto is spectral from 1,000 items on",
+        "drawn; auto is spectral in catalogs of 1,000 items or more that are bought less than "
+        "100 times on average",
     )
     chosen_by: Literal["auto", "loss", "ndcg"] = Field(
         default="auto",

@@ -28,8 +28,9 @@ _SHORT: Final = 20.0
 """Histories of a lower mean length are short: they are learnt by heart without much dropout."""
 
 _ALWAYS: Final = {"learning_rate": 1e-3, "beta2": 0.98}
-_OF_SHORT: Final = {"epochs": 30, "tokens": 1024, "longest_window": 50, "patience": 5}
+_OF_SHORT: Final = {"epochs": 20, "tokens": 1024, "longest_window": 50, "patience": 8}
 _OF_LONG: Final = {"epochs": 10, "tokens": 2048, "longest_window": 200}
+_OF_SHORT_SCORED_WHOLE: Final = {"learning_rate": 3e-3}
 _OF_REPEATS: Final = {"epochs": 4, "learning_rate": 2e-3}
 """Habits are mostly counted, not learnt: more passes are hardly worth their time."""
 
@@ -93,7 +94,7 @@ class Transformer(NeuralModel[TransformerConfig, TransformerShape]):
         left = {name: value for name, value in decided.items() if getattr(config, name) is None}
         training = _ALWAYS | (_OF_SHORT if is_short else _OF_LONG)
         if len(catalog) <= _SCORED_WHOLE:
-            training |= {"sample_size": 0}
+            training |= {"sample_size": 0} | (_OF_SHORT_SCORED_WHOLE if is_short else {})
         told = config.training.model_dump(include=config.training.model_fields_set)
         if left.get("repeats", config.repeats):
             if told.get("shuffle") == "histories":
