@@ -102,7 +102,7 @@ class NeuralModel(ABC, Generic[C, S]):
         """Weights before training, from the seed and the counts of items 1..V."""
 
     def offers_new(self, config: C) -> bool:
-        """Whether what matters is a list of items that are new to the user."""
+        """Whether lists of items that are new to the user are what matters."""
         return False
 
     @classmethod
@@ -143,9 +143,8 @@ class NeuralModel(ABC, Generic[C, S]):
 
         def judge(weights: Weights) -> float:
             network.load_weights(weights)
-            longest_window = training.longest_window
-            scorer = FrozenNetwork(network)
-            return -ndcg_of_new(scorer, asked, longest=longest_window, groups=self._groups)
+            scorer, window = FrozenNetwork(network), training.longest_window
+            return -ndcg_of_new(scorer, asked, longest=window, groups=self._groups)
 
         def run(folder: Path | None) -> TrainingResult:
             return _train(
@@ -165,8 +164,7 @@ class NeuralModel(ABC, Generic[C, S]):
                 self.result = run(options.run_folder)
         network.load_weights(self.result.weights)
         self.result = replace(self.result, weights={})  # the network has them
-        chooses = can_validate and (team is None or team.rank == 0)
-        if chooses and config.temperature is None:
+        if can_validate and config.temperature is None and (team is None or team.rank == 0):
             _, chosen = self._validated(network, asked, len(catalog))
             self.config = config.model_copy(update={"temperature": chosen})
         self._network, self._shape = network, shape
@@ -183,11 +181,8 @@ class NeuralModel(ABC, Generic[C, S]):
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)
         if self.knows_moments:
             training = _with_period(training, validation)
-        decided: dict[str, object] = {"training": training}
-        if config.item_start == "auto":
-            seldom = train.num_purchases < _SELDOM * len(catalog)
-            is_spectral = len(catalog) >= _MANY_ITEMS and seldom
-            decided["item_start"] = "spectral" if is_spectral else "random"
+        start = _item_start(config, train, len(catalog))
+        decided: dict[str, object] = {"training": training, "item_start": start}
         if config.chosen_by == "auto":
             by_list = self.offers_new(config) and len(validation) >= FEWEST_CASES
             decided["chosen_by"] = "ndcg" if by_list else "loss"
@@ -318,6 +313,14 @@ class NeuralModel(ABC, Generic[C, S]):
         if self._frozen is None or self._frozen.network is not network:
             self._frozen = FrozenNetwork(network)
         return self._frozen
+
+
+def _item_start(config: NeuralConfig, train: Histories, num_items: int) -> str:
+    """What the config says, decided."""
+    if config.item_start != "auto":
+        return config.item_start
+    is_seldom_bought = train.num_purchases < _SELDOM * num_items
+    return "spectral" if num_items >= _MANY_ITEMS and is_seldom_bought else "random"
 
 
 def _with_items(

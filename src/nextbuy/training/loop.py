@@ -94,8 +94,7 @@ def train(
         facts: About the purchases, for networks with a repeat head: batches then have own items.
         team: Who trains together, each calling this with the same arguments; only rank 0 validates
             and has a `run_folder`. The engine has the same team. There can be no deadline then.
-        judge: Chooses the best epoch in place of the validation loss, which is then told only;
-            lower is better.
+        judge: Chooses the best epoch in place of the validation loss; lower is better.
 
     Raises:
         PeerLostError: If one of the team is lost.
