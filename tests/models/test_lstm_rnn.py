@@ -219,7 +219,7 @@ KNOBS = [
     {"training": {"sample_size": 3}},
 ]
 TESTED_ELSEWHERE = {"engine", "device", "training", "patience", "checkpoint_seconds",
-                    "period_days", "precision", "sparse_rows"}  # fmt: skip
+                    "period_days", "precision", "sparse_rows", "chosen_by"}  # fmt: skip
 
 
 @pytest.mark.parametrize("knob", KNOBS, ids=str)
