@@ -52,8 +52,8 @@ class Offers:
     def write(self, score: Any, name: str) -> None:
         """By what `score` says of a part of the histories, [U, V + 1]."""
         users, items = [], []
-        for start in range(0, len(self.histories), 1024):
-            part = self.histories.take(np.arange(start, min(start + 1024, len(self.histories))))
+        for start in range(0, len(self.histories), 256):
+            part = self.histories.take(np.arange(start, min(start + 256, len(self.histories))))
             log_p: Float32 = score(part)
             log_p[part.owners, part.items] = -np.inf
             users.append(np.repeat(part.user_ids.to_numpy(), 10))

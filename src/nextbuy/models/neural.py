@@ -56,6 +56,9 @@ _SELDOM: Final = 100.0
 """In so large catalogs of items that are bought less often on average it matters where their
 vectors start: others are learnt soon anyway; docs/experiments.md."""
 
+_SECONDS_AN_ITEM: Final = 6e-5
+"""That the start of vectors takes, about; under a time limit a tenth of what is left."""
+
 _MOST_CELLS: Final = 5 * 10**7
 """Validation after an epoch asks about so many cells of cases times items, but some cases."""
 
@@ -327,7 +330,8 @@ def _with_items(
     weights: Weights, config: NeuralConfig, train: Histories, options: FitOptions
 ) -> Weights:
     """The weights to start from, the same for all of a team."""
-    if config.item_start == "random":
+    takes = _SECONDS_AN_ITEM * len(weights["embedding.weight"])
+    if config.item_start == "random" or options.seconds_left() < 10 * takes:
         return weights
     team = options.team or Alone()
     if team.rank == 0:

@@ -35,7 +35,7 @@ _PASSES: Final = 8
 _BLOCK: Final = 2**20
 """Users of so many purchases, about, are counted at a time."""
 
-_MOST_PURCHASES: Final = 2**22
+_MOST_PURCHASES: Final = 2**21
 """Of longer logs every second, third, ... user is counted: more say the same again."""
 
 _MOST_ITEMS: Final = 2_000_000
@@ -103,11 +103,13 @@ def _co_purchases(histories: Histories, num_items: int) -> Csr:
 def _strengths(pairs: Csr) -> Csr:
     """M, of the same shape, without what is 0."""
     sums = np.asarray(pairs.sum(axis=1), dtype=np.float64)
-    log_sums = np.log(np.maximum(sums, 1e-300))
+    share = ((1 + _SMOOTHED) / 2 * np.log(np.maximum(sums, 1e-300))).astype(np.float32)
     found = pairs.tocoo()
     rows, columns = found.coords
-    strengths = np.log(found.data * np.power(sums, _SMOOTHED).sum())
-    strengths -= (1 + _SMOOTHED) / 2 * (log_sums[rows] + log_sums[columns])
+    whole = max(float(np.power(sums, _SMOOTHED).sum()), 1e-300)
+    strengths = np.log(found.data) + np.float32(np.log(whole))
+    strengths -= share[rows]
+    strengths -= share[columns]
     kept = strengths > 0
     places = rows[kept], columns[kept]
     matrix = sparse.coo_array((strengths[kept].astype(np.float32), places), pairs.shape)
