@@ -24,7 +24,7 @@ _MOST_STATES: Final = 512
 """States that are asked at once; more would need more memory and save nothing."""
 
 _FEWEST_ITEMS: Final = 2**14
-_BLOCK_SCORES: Final = 2**19
+_BLOCK_SCORES: Final = 2**20
 _GROUP: Final = 32
 _CONVERTED: Final = 2**18
 """Numbers of a table of 16 bits that a core converts at once: they stay in its cache."""
