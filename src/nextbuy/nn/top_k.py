@@ -5,8 +5,9 @@ the state's bound, the k-th best score so far; after some blocks hardly any grou
 passes waits in a pool, which is cut to the best k now and then, and that raises the bound. The
 result is that of a stable sort of all scores: nothing is approximated.
 
-Legend: M states, V items, D width, B items of a block, G items of a group, X groups of a block, P
-excluded pairs, N survivors or marks, L marks of as many states, k items that are wanted.
+Legend: M states, A states as they are asked, V items, D width, B items of a block, G items of a group,
+X groups of a block, P excluded pairs, N survivors or marks, L marks of as many states, k items that are
+wanted.
 """
 
 from collections.abc import Iterator
@@ -286,13 +287,16 @@ def _score_blocks(
     size = min(V, max(_FEWEST_ITEMS, _BLOCK_SCORES // M))
     num_members = min(_GROUP, max(1, size // (4 * k)))
     num_groups = -(-size // num_members)
-    buffer_MB = states_MD.new_full((M, num_members * num_groups), -torch.inf)
+    # One state is asked twice: only from two rows on torch's product uses all cores of a CPU.
+    asked_AD = states_MD.expand(2, -1) if M == 1 and states_MD.device.type == "cpu" else states_MD
+    buffer_AB = states_MD.new_full((len(asked_AD), num_members * num_groups), -torch.inf)
+    buffer_MB = buffer_AB[:M]
     owners_P, items_P = excluded
     edges = torch.searchsorted(items_P, torch.arange(0, V + size, size, device=items_P.device))
     for number, start in enumerate(range(0, V, size)):
         end = min(start + size, V)
         scores_MB = buffer_MB[:, : end - start]
-        _write_scores(states_MD, table_VD[start:end], scores_MB)
+        _write_scores(asked_AD, table_VD[start:end], buffer_AB[:, : end - start])
         buffer_MB[:, end - start :] = -torch.inf
         if bias_V is not None:
             scores_MB += bias_V[start:end]
@@ -304,19 +308,12 @@ def _score_blocks(
 def _write_scores(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
     """Products of all states and some rows of the table, into `scores_MB`."""
     if rows_BD.dtype == states_MD.dtype:
-        _write_products(states_MD, rows_BD, scores_MB)
+        torch.mm(states_MD, rows_BD.t(), out=scores_MB)
         return
     size = max(1, _CONVERTED * torch.get_num_threads() // rows_BD.shape[1])
     buffer_CD = states_MD.new_empty(min(size, len(rows_BD)), rows_BD.shape[1])
     for start in range(0, len(rows_BD), size):
         piece_CD = rows_BD[start : start + size]
         converted_CD = buffer_CD[: len(piece_CD)].copy_(piece_CD)
-        _write_products(states_MD, converted_CD, scores_MB[:, start : start + len(piece_CD)])
-
-
-def _write_products(states_MD: Tensor, rows_BD: Tensor, scores_MB: Tensor) -> None:
-    if len(states_MD) == 1 and rows_BD.device.type == "cpu":
-        # One state is asked twice: only from two rows on torch's product uses all cores.
-        scores_MB.copy_(torch.mm(states_MD.expand(2, -1), rows_BD.t())[:1])
-    else:
-        torch.mm(states_MD, rows_BD.t(), out=scores_MB)
+        here = scores_MB[:, start : start + len(piece_CD)]
+        torch.mm(states_MD, converted_CD.t(), out=here)
