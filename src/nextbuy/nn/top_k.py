@@ -5,9 +5,9 @@ the state's bound, the k-th best score so far; after some blocks hardly any grou
 passes waits in a pool, which is cut to the best k now and then, and that raises the bound. The
 result is that of a stable sort of all scores: nothing is approximated.
 
-Legend: M states, A states as they are asked, V items, D width, B items of a block, G items of a group,
-X groups of a block, P excluded pairs, N survivors or marks, L marks of as many states, k items that are
-wanted.
+Legend: M states, A states as they are asked, V items, D width, B items of a block, G items of a
+group, X groups of a block, P excluded pairs, N survivors or marks, L marks of as many states, k
+items that are wanted.
 """
 
 from collections.abc import Iterator
