@@ -24,11 +24,11 @@ from nextbuy.data.histories import Float32, Histories
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.reading import read_purchases
 from nextbuy.data.recoding import in_catalog
+from nextbuy.models.neural import with_items
 from nextbuy.models.neural_scoring import score_histories
 from nextbuy.models.protocol import FitOptions, top_k
 from nextbuy.models.transformer import Transformer, TransformerConfig
 from nextbuy.nn.network import Weights
-from nextbuy.nn.spectral import with_spectral_items
 from nextbuy.predictor.refit import no_cases
 from nextbuy.training.engine import create_engine
 from nextbuy.training.loop import train
@@ -110,7 +110,7 @@ def each_epoch(longest: int) -> dict[str, Any]:
     started = time.perf_counter()
     counts = np.bincount(log.histories.items, minlength=num_items + 1)[1:]
     weights = model.first_weights(shape, seed=0, item_counts=counts, longest=longest)
-    weights = with_spectral_items(weights, log.histories, seed=0)
+    weights = with_items(weights, config, log.histories, FitOptions(seed=0))
     engine = create_engine(
         "torch", shape, config.training, weights=weights, item_counts=counts, seed=0
     )

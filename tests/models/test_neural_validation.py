@@ -1,5 +1,7 @@
 """What validation says of a network: the ranking that the evaluation tells, and who chooses."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,25 @@ def test_items_start_by_their_neighbours_where_they_are_many_and_seldom_bought(m
     assert fit(asked(0), item_start="random").config.item_start == "random"
     monkeypatch.setattr(neural, "_SELDOM", 40.0)  # 1,200 purchases of 30 items
     assert fit(asked(0)).config.item_start == "random"
+
+
+def test_under_a_time_limit_the_start_takes_a_tenth_of_the_time_at_most():
+    drawn = {"embedding.weight": np.ones((V + 1, 4), np.float32)}
+    config = TransformerConfig(item_start="spectral")
+
+    def started(**options):
+        return neural.with_items(drawn, config, walks(200), FitOptions(**options))
+
+    needed = 10 * neural._SECONDS_AN_ITEM * V
+    assert started(deadline=time.monotonic() + needed / 2) is drawn
+    for options in ({}, {"deadline": time.monotonic() + 100 * needed + 60}):
+        assert not np.array_equal(started(**options)["embedding.weight"], drawn["embedding.weight"])
+
+
+def test_short_histories_of_a_small_catalog_are_learnt_at_a_higher_rate(monkeypatch):
+    def decided():
+        return Transformer().decided(TransformerConfig(), walks(20), small_catalog(V)).training
+
+    assert (decided().epochs, decided().learning_rate) == (20, 3e-3)
+    monkeypatch.setattr("nextbuy.models.transformer._SCORED_WHOLE", V - 1)
+    assert (decided().epochs, decided().learning_rate) == (20, 1e-3)

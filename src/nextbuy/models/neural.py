@@ -128,7 +128,7 @@ class NeuralModel(ABC, Generic[C, S]):
         options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
         weights = self.first_weights(shape, seed=options.seed, item_counts=counts, longest=longest)
         engine = create_engine(
-            config.engine, shape, training, weights=_with_items(weights, config, train, options),
+            config.engine, shape, training, weights=with_items(weights, config, train, options),
             item_counts=counts, seed=options.seed, device=config.device, codes=codes, team=team,
         )  # fmt: skip
         device = torch_device(config.device)
@@ -326,12 +326,18 @@ def _item_start(config: NeuralConfig, train: Histories, num_items: int) -> str:
     return "spectral" if num_items >= _MANY_ITEMS and is_seldom_bought else "random"
 
 
-def _with_items(
+def with_items(
     weights: Weights, config: NeuralConfig, train: Histories, options: FitOptions
 ) -> Weights:
-    """The weights to start from, the same for all of a team."""
-    takes = _SECONDS_AN_ITEM * len(weights["embedding.weight"])
-    if config.item_start == "random" or options.seconds_left() < 10 * takes:
+    """The weights with vectors of items that start as the config says; the same for all of a team.
+
+    Under a time limit they stay as drawn if anything else would take more than a tenth of the time.
+    """
+    num_items = len(weights["embedding.weight"]) - 1
+    if _item_start(config, train, num_items) == "random":
+        return weights
+    if options.seconds_left() < 10 * _SECONDS_AN_ITEM * num_items:
+        logger.info("There is no time to start items by their neighbours; vectors are drawn.")
         return weights
     team = options.team or Alone()
     if team.rank == 0:

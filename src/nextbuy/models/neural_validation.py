@@ -53,7 +53,7 @@ def ndcg_of_new(network: Scorer, cases: Cases, *, longest: int, groups: Int64 | 
     for start in range(0, len(cases), _AT_ONCE):
         part = cases.take(np.arange(start, min(start + _AT_ONCE, len(cases))))
         blocked = RepeatPolicy(kind="exclude").blocks(part.histories, part.as_of)
-        owners = np.repeat(np.arange(len(part)), np.diff(part.target_offsets))
+        owners = ranking.case_of_target(part.target_offsets)
         known = part.target_items != UNKNOWN
         stood = ranked(
             network, part.histories, part.as_of, _LIST, longest=longest, temperature=1.0,

@@ -12,7 +12,7 @@ symmetric. With M = U S U' the vectors are U |S|^.5 for the strongest S, turned 
 is drawn, so that no coordinate carries more than others. U and S are found in a random subspace
 that M was applied to some times (Halko, Martinsson and Tropp 2011).
 
-Legend: V items, D width, K columns of the subspace.
+Legend: V items, D width.
 """
 
 from itertools import pairwise
@@ -51,8 +51,8 @@ def spectral_vectors(histories: Histories, num_items: int, width: int, *, seed: 
         seed: Of the run; names the streams of the subspace and the rotation.
 
     Returns:
-        Shape [V + 1, D]; the mean square of all numbers of items that have neighbours is 1;
-        0 for all other items and for padding, and where there are fewer items than columns.
+        Shape [V + 1, D]; the mean square of all numbers of items that have neighbours is 1, all
+        other items and padding are 0.
     """
     strengths = _strengths(_co_purchases(histories, num_items))
     factors = _factors(strengths, min(width, num_items), generator(seed, "spectral subspace"))
