@@ -17,7 +17,7 @@ def plain(scores_NV, targets, own, rest, weights=None):
 
 
 def question(seed, num_states, num_items, *, mixed):
-    """Random weights, and each state asked for none, one or several targets."""
+    """Random weights of double precision, and each state asked for none, one or several targets."""
     torch.manual_seed(seed)
     counts = torch.randint(0, 4, (num_states,))
     counts[0] = 1
@@ -27,15 +27,15 @@ def question(seed, num_states, num_items, *, mixed):
     if mixed:
         own = torch.where(torch.rand(len(owners)) < 0.3, -torch.inf, -3 * torch.rand(len(owners)))
         learnt += [own, -2 * torch.rand(len(owners))]
-    return owners, targets, [t.requires_grad_() for t in learnt]
+    return owners, targets, [t.double().requires_grad_() for t in learnt]
 
 
 def assert_same(ours, theirs, learnt):
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-6)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-9, abs=1e-12)
     found = torch.autograd.grad(3 * ours, learnt)
     expected = torch.autograd.grad(3 * theirs, learnt)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, torch.nan_to_num(other), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(one, torch.nan_to_num(other), atol=1e-12, rtol=1e-9)
 
 
 @settings(deadline=None, max_examples=30)
@@ -49,7 +49,8 @@ def test_the_full_loss_and_its_gradient_are_those_of_the_formula(
     owners, targets, learnt = question(seed, num_states, num_items, mixed=mixed)
     hidden, weight, bias, *both = learnt
     more = dict(zip(("log_own_N", "log_rest_N"), both, strict=False))
-    weights = more["weights_N"] = 2 * torch.rand(len(targets)) if weighed else None
+    weights = 2 * torch.rand(len(targets)).double() if weighed else None
+    more["weights_N"] = weights
     chunk = losses._CHUNK_BYTES
     losses._CHUNK_BYTES = 0  # chunks of the fewest rows
     try:
@@ -71,9 +72,10 @@ def test_the_sampled_loss_and_its_gradient_are_those_of_the_formula(
     owners, targets, learnt = question(seed, num_states, num_items, mixed=mixed)
     hidden, weight, bias, *both = learnt
     samples = torch.randperm(num_items)[: max(1, num_items // 2)]
-    stands_for = torch.rand(len(samples)) * 2
+    stands_for = torch.rand(len(samples)).double() * 2
     more = dict(zip(("log_own_N", "log_rest_N"), both, strict=False))
-    weights = more["weights_N"] = 2 * torch.rand(len(targets)) if weighed else None
+    weights = 2 * torch.rand(len(targets)).double() if weighed else None
+    more["weights_N"] = weights
     ours = sampled_softmax_loss(
         hidden, weight, bias, owners, targets, samples_S=samples, log_weights_S=stands_for, **more
     )

@@ -179,7 +179,7 @@ def test_C02_a_rank_that_hangs_is_given_up_and_the_stack_of_the_other_is_told(tm
 
 def test_C03_a_straggler_is_waited_for_and_its_time_is_known(tmp_path, start, undisturbed):
     port, folder = free_port(), tmp_path / "run"
-    ranks = [start(0, 2, port, folder), start(1, 2, port, folder, "--pause", 0.05)]
+    ranks = [start(0, 2, port, folder), start(1, 2, port, folder, "--pause", 0.2)]
     for _ in range(3):
         time.sleep(0.3)
         ranks[1].send_signal(signal.SIGSTOP)
