@@ -24,7 +24,7 @@ from nextbuy.data.histories import Float32, Histories
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.reading import read_purchases
 from nextbuy.data.recoding import in_catalog
-from nextbuy.models.neural import with_items
+from nextbuy.models.first_weights import with_items
 from nextbuy.models.neural_scoring import score_histories
 from nextbuy.models.protocol import FitOptions, top_k
 from nextbuy.models.transformer import Transformer, TransformerConfig

@@ -204,3 +204,50 @@ def test_a_kill_in_between_leaves_a_whole_version(logs, bundle, run, failpoint, 
     assert latest(folder) == expected
     load_bundle(folder)
     assert run("predict", folder, "--user", "u1", "--json")[0] == 0
+
+
+def turning(num_users=150):
+    """What follows an item changes after sixty days: first the next one, then the one before."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for user in range(num_users):
+        at, day = int(rng.integers(len(ITEMS))), rng.uniform(0, 3)
+        while day < 90:
+            rows.append((f"u{user}", ITEMS[at], EPOCH + timedelta(days=day)))
+            at = (at + (1 if day < 60 else -1)) % len(ITEMS)
+            day += rng.gamma(3.0, 1.0)
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+def test_a_network_that_goes_on_learns_what_has_changed(tmp_path, run):
+    """Choices are made on what the champion has not learnt, and the newest purchases decide."""
+    log, settings = turning(), tmp_path / "train.toml"
+    early = log.filter(pl.col("timestamp") < CUT)
+    log.write_parquet(tmp_path / "whole.parquet")
+    early.write_parquet(tmp_path / "early.parquet")
+    settings.write_text(
+        "models = ['popularity', 'gru']\nblend = false\nrefit_full = true\n"
+        "[options.gru.training]\ntokens = 256\nlearning_rate = 0.01\n"
+    )
+    folder = tmp_path / "b"
+    arguments = ["--config", settings]
+    assert run("train", tmp_path / "early.parquet", "--out", folder, *arguments)[0] == 0
+    first = load_bundle(folder / "versions" / "000001")
+    last = int(first.histories.times.max())
+    assert first.facts["protocol"]["learned_until"] == last + 1
+    code, out, err = run(
+        "update", folder, "--from", tmp_path / "whole.parquet", "--incremental", "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["promoted"]
+    late = log.filter(pl.col("timestamp") >= CUT)["timestamp"].sort().dt.epoch("us")
+    assert found["comparison"]["since"] == pytest.approx(int(late.median()), abs=2)
+    assert found["comparison"]["metrics"]["loss"]["gain"]["low"] > 0.5
+    new = load_bundle(folder / "versions" / "000002")
+    assert new.histories.num_purchases == log.height
+    assert new.facts["protocol"]["learned_until"] == late.max() + 1
+    code, out, _ = run("predict", folder, "--user", "u1", "--k", "1", "--model", "gru", "--json")
+    bought = log.filter(pl.col("user_id") == "u1").sort("timestamp")["item_id"][-1]
+    expected = ITEMS[(ITEMS.index(bought) - 1) % len(ITEMS)]
+    assert json.loads(out)["predictions"][0]["item_id"] == expected

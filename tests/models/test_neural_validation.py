@@ -7,7 +7,7 @@ import pytest
 
 from nextbuy.data.histories import UNKNOWN, Histories
 from nextbuy.evaluation.evaluate import evaluate
-from nextbuy.models import neural
+from nextbuy.models import first_weights, neural
 from nextbuy.models.neural_validation import FEWEST_CASES, ndcg_of_new
 from nextbuy.models.protocol import FitOptions
 from nextbuy.models.transformer import Transformer, TransformerConfig
@@ -70,10 +70,10 @@ def test_a_ranking_chooses_where_nothing_is_bought_again_and_enough_is_asked():
 
 def test_items_start_by_their_neighbours_where_they_are_many_and_seldom_bought(monkeypatch):
     assert fit(asked(0)).config.item_start == "random"
-    monkeypatch.setattr(neural, "_MANY_ITEMS", V)
+    monkeypatch.setattr(first_weights, "_MANY_ITEMS", V)
     assert fit(asked(0)).config.item_start == "spectral"
     assert fit(asked(0), item_start="random").config.item_start == "random"
-    monkeypatch.setattr(neural, "_SELDOM", 40.0)  # 1,200 purchases of 30 items
+    monkeypatch.setattr(first_weights, "_SELDOM", 40.0)  # 1,200 purchases of 30 items
     assert fit(asked(0)).config.item_start == "random"
 
 
@@ -82,9 +82,9 @@ def test_under_a_time_limit_the_start_takes_a_tenth_of_the_time_at_most():
     config = TransformerConfig(item_start="spectral")
 
     def started(**options):
-        return neural.with_items(drawn, config, walks(200), FitOptions(**options))
+        return first_weights.with_items(drawn, config, walks(200), FitOptions(**options))
 
-    needed = 10 * neural._SECONDS_AN_ITEM * V
+    needed = 10 * first_weights._SECONDS_AN_ITEM * V
     assert started(deadline=time.monotonic() + needed / 2) is drawn
     for options in ({}, {"deadline": time.monotonic() + 100 * needed + 60}):
         assert not np.array_equal(started(**options)["embedding.weight"], drawn["embedding.weight"])

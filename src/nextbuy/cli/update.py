@@ -29,12 +29,15 @@ def update(
         typer.Option(
             "--from",
             metavar="DATA",
-            help="The newest log, a source as in train; store:URL is a service's store, with "
-            "the bundle's own histories.",
+            help="The newest log, as in train; store:URL joins a store and the bundle's histories.",
         ),
     ] = None,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Let the version before answer again.")
+    ] = False,
+    incremental: Annotated[
+        bool,
+        typer.Option("--incremental", help="Networks learn only what was bought since: faster."),
     ] = False,
     loss_tolerance: Annotated[
         float,
@@ -71,6 +74,7 @@ def update(
         found = run_update(
             directory, log, config=config,
             options=read.options() if read.any_given() else None, progress=progress,
+            incremental=incremental,
         )  # fmt: skip
     if json:
         print_json(found.as_dict())

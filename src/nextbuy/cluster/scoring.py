@@ -131,27 +131,29 @@ class RayScoring:
         return table
 
     def _restart_who_hangs(self, workers: list[Any], signs: dict[int, tuple[Any, float]]) -> None:
-        """Ask each for a sign of life from time to time."""
+        """Ask each for a sign of life from time to time; `signs` has what was asked and until when
+        to wait for it, or when to ask. Who was started again has the time of a start."""
         now, patience = time.monotonic(), self._config.timeout_seconds
         for place, worker in enumerate(workers):
-            reference, since = signs.setdefault(place, (None, now))
+            reference, until = signs.setdefault(place, (None, now + patience / 4))
             if reference is None:
-                if now - since > patience / 4:
-                    signs[place] = worker.about.remote(), now
+                if now > until:
+                    signs[place] = worker.about.remote(), now + patience
             elif ray.wait([reference], timeout=0)[0]:
                 with suppress(RayActorError):
                     self._note(place, ray.get(reference))
-                signs[place] = None, now
-            elif now - since > patience:
+                signs[place] = None, now + patience / 4
+            elif now > until:
                 self._in_vain += 1
                 if self._in_vain > self._config.most_restarts * len(workers):
                     raise PeerLostError(
-                        f"Worker {place} has not answered for {now - since:.0f} s, as others "
-                        f"before; {self._in_vain} were started again, and no block was finished. "
+                        f"Worker {place} has not answered for {patience:g} s, as others before; "
+                        f"{self._in_vain} were started again, and no block was finished. "
                         "Give the same command again when the cluster is well."
                     )
                 logger.warning("Worker %d does not answer; it is started again.", place)
                 ray.kill(worker, no_restart=False)
                 node, pid = self._places[place]
                 end_process(node, pid)
-                signs[place] = None, now
+                starting = max(patience, self._config.start_seconds)
+                signs[place] = worker.about.remote(), now + starting

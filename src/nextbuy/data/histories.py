@@ -109,7 +109,7 @@ class Histories:
 
     def of_users(self, user_ids: Sequence[str]) -> "Histories":
         """The histories of users by their ids; empty for an id that is not here."""
-        places = np.flatnonzero(self.user_ids.is_in(pl.Series(user_ids, dtype=pl.String)))
+        places = np.flatnonzero(self.user_ids.is_in(pl.Series(user_ids, dtype=pl.String).implode()))
         known = dict(zip(self.user_ids.gather(places), places, strict=True))
         empty = len(self.user_ids)
         places = np.array([known.get(user, empty) for user in user_ids], dtype=np.int64)

@@ -7,6 +7,7 @@ and an own item.
 import logging
 import math
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
@@ -20,6 +21,7 @@ from nextbuy import storage
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.errors import BundleError, NotFittedError
+from nextbuy.models.first_weights import first_weights, item_start
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_config import NeuralConfig, identity
 from nextbuy.models.neural_ranks import ranked
@@ -30,15 +32,13 @@ from nextbuy.models.protocol import FitOptions, Ranked
 from nextbuy.models.stored import load_weights
 from nextbuy.nn.network import FrozenNetwork, Network, Weights
 from nextbuy.nn.own_items import purchase_facts
-from nextbuy.nn.spectral import with_spectral_items
 from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
 from nextbuy.training.batches import has_baskets
 from nextbuy.training.checkpoint import run_lock
 from nextbuy.training.engine import Shape, TrainingConfig, create_engine
-from nextbuy.training.loop import TrainingResult, train
+from nextbuy.training.loop import TrainingResult, no_training, train
 from nextbuy.training.order import order_test
-from nextbuy.training.team import Alone
 from nextbuy.training.torch_engine import (
     decided_precision,
     nearest_device,
@@ -50,14 +50,6 @@ logger = logging.getLogger(__name__)
 
 _COPIES: Final = 8
 """Of the weights while training: two networks, gradients, two moments, the best, a checkpoint."""
-
-_MANY_ITEMS: Final = 1_000
-_SELDOM: Final = 100.0
-"""In so large catalogs of items that are bought less often on average it matters where their
-vectors start: others are learnt soon anyway; docs/experiments.md."""
-
-_SECONDS_AN_ITEM: Final = 6e-5
-"""That the start of vectors takes, about; under a time limit a tenth of what is left."""
 
 _MOST_CELLS: Final = 5 * 10**7
 """Validation after an epoch asks about so many cells of cases times items, but some cases."""
@@ -122,18 +114,14 @@ class NeuralModel(ABC, Generic[C, S]):
         shape = self.shape_of(config, train, catalog)
         sizes = self.weight_shapes(shape).values()
         options.check_memory(_COPIES * 4 * sum(math.prod(size) for size in sizes))
-        counts = train.item_counts(len(catalog))
-        longest = min(training.longest_window, int(train.lengths.max(initial=1)))
-        codes, team = item_codes(catalog), options.team
-        options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up
-        weights = self.first_weights(shape, seed=options.seed, item_counts=counts, longest=longest)
+        codes, team, start = item_codes(catalog), options.team, options.start
+        network, weights = _network_and_weights(self, shape, train, catalog, options)
         engine = create_engine(
-            config.engine, shape, training, weights=with_items(weights, config, train, options),
-            item_counts=counts, seed=options.seed, device=config.device, codes=codes, team=team,
+            config.engine, shape, training, weights=weights,
+            item_counts=train.item_counts(len(catalog)), seed=options.seed, device=config.device,
+            codes=codes, team=team,
         )  # fmt: skip
-        device = torch_device(config.device)
-        network = network_of(shape, codes).to(device)
-        training = _as_trained(config, shape, device)
+        training = _as_trained(config, shape, network.device)
         config = self.config = config.model_copy(update={"training": training})
         options.progress.advance(1, {})
         can_validate = bool((validation.target_items != UNKNOWN).any())
@@ -146,25 +134,29 @@ class NeuralModel(ABC, Generic[C, S]):
 
         def judge(weights: Weights) -> float:
             network.load_weights(weights)
-            scorer, window = FrozenNetwork(network), training.longest_window
-            return -ndcg_of_new(scorer, asked, longest=window, groups=self._groups)
+            longest, scorer = training.longest_window, FrozenNetwork(network)
+            return -ndcg_of_new(scorer, asked, longest=longest, groups=self._groups)
+
+        learnt = train if start is None else start.to_learn(train)
+        taught = training if start is None else start.gentler(training)
 
         def run(folder: Path | None) -> TrainingResult:
+            if len(learnt) == 0 and start is not None:
+                return no_training(weights)
             return _train(
-                engine, train, validate if can_validate else None, training,
+                engine, learnt, validate if can_validate else None, taught,
                 seed=options.seed, run_folder=folder,
                 identity=None if folder is None and team is None
-                else identity(config, shape, train, codes, options.seed),
+                else identity(config, shape, train, codes, options.seed,
+                              start=None if start is None else start.digest()),
                 progress=options.progress, deadline=options.deadline,
-                facts=purchase_facts(train, self._groups) if network.has_repeats else None,
+                facts=purchase_facts(learnt, self._groups) if network.has_repeats else None,
                 team=team, judge=judge if can_validate and config.chosen_by == "ndcg" else None,
             )  # fmt: skip
 
-        if options.run_folder is None:
-            self.result = run(None)
-        else:
-            with run_lock(options.run_folder):
-                self.result = run(options.run_folder)
+        folder = options.run_folder
+        with nullcontext() if folder is None else run_lock(folder):
+            self.result = run(folder)
         network.load_weights(self.result.weights)
         self.result = replace(self.result, weights={})  # the network has them
         if can_validate and config.temperature is None and (team is None or team.rank == 0):
@@ -184,7 +176,7 @@ class NeuralModel(ABC, Generic[C, S]):
         training = _with_shuffle(training, train, validation, len(catalog), options.seed)
         if self.knows_moments:
             training = _with_period(training, validation)
-        start = _item_start(config, train, len(catalog))
+        start = item_start(config, train, len(catalog))
         decided: dict[str, object] = {"training": training, "item_start": start}
         if config.chosen_by == "auto":
             by_list = self.offers_new(config) and len(validation) >= FEWEST_CASES
@@ -318,33 +310,19 @@ class NeuralModel(ABC, Generic[C, S]):
         return self._frozen
 
 
-def _item_start(config: NeuralConfig, train: Histories, num_items: int) -> str:
-    """What the config says, decided."""
-    if config.item_start != "auto":
-        return config.item_start
-    is_seldom_bought = train.num_purchases < _SELDOM * num_items
-    return "spectral" if num_items >= _MANY_ITEMS and is_seldom_bought else "random"
-
-
-def with_items(
-    weights: Weights, config: NeuralConfig, train: Histories, options: FitOptions
-) -> Weights:
-    """The weights with vectors of items that start as the config says; the same for all of a team.
-
-    Under a time limit they stay as drawn if anything else would take more than a tenth of the time.
-    """
-    num_items = len(weights["embedding.weight"]) - 1
-    if _item_start(config, train, num_items) == "random":
-        return weights
-    if options.seconds_left() < 10 * _SECONDS_AN_ITEM * num_items:
-        logger.info("There is no time to start items by their neighbours; vectors are drawn.")
-        return weights
-    team = options.team or Alone()
-    if team.rank == 0:
-        weights = with_spectral_items(weights, train, seed=options.seed)
-    table = weights["embedding.weight"]
-    shared = np.frombuffer(team.shared(table.tobytes()), table.dtype)
-    return weights | {"embedding.weight": shared.reshape(table.shape)}
+def _network_and_weights(
+    model: NeuralModel[C, S], shape: S, train: Histories, catalog: Catalog, options: FitOptions
+) -> tuple[Network, Weights]:
+    """The network, and the weights that training starts from."""
+    options.progress.start("prepare", 1)  # TensorFlow takes seconds to come up afterwards
+    config, counts = model.config, train.item_counts(len(catalog))
+    longest = min(config.training.longest_window, int(train.lengths.max(initial=1)))
+    drawn = model.first_weights(shape, seed=options.seed, item_counts=counts, longest=longest)
+    network = network_of(shape, item_codes(catalog)).to(torch_device(config.device))
+    weights = first_weights(
+        drawn, config, train, catalog, tables=network.item_tables(), options=options
+    )
+    return network, weights
 
 
 def _as_trained(config: NeuralConfig, shape: Shape, device: torch.device) -> TrainingConfig:

@@ -38,9 +38,16 @@ class NeuralConfig(BaseModel):
 
 
 def identity(
-    config: NeuralConfig, shape: Shape, train: Histories, codes: Int64, seed: int
+    config: NeuralConfig,
+    shape: Shape,
+    train: Histories,
+    codes: Int64,
+    seed: int,
+    *,
+    start: str | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint must agree with: everything that changes the resulting bytes."""
+    """What a checkpoint must agree with: everything that changes the resulting bytes; `start` is a
+    digest of the weights that were gone on from."""
     library = "torch" if config.engine == "torch" else "tensorflow-cpu"
     chosen = config.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
     return {
@@ -53,6 +60,7 @@ def identity(
         **{f"training.{key}": value for key, value in chosen.items()},
         **{f"network.{key}": value for key, value in shape.model_dump(mode="json").items()},
         "seed": seed,
+        **({} if start is None else {"start": start}),
         "data": _digest(train, codes, with_times=bool(getattr(shape, "knows_times", False))),
     }
 

@@ -18,6 +18,7 @@ from nextbuy.splitting.cases import Cases
 from nextbuy.splitting.repeat import Blocked
 
 if TYPE_CHECKING:  # it needs torch, which counting does not
+    from nextbuy.models.first_weights import Start
     from nextbuy.training.team import Team
 
 LARGE_CATALOG: Final = 20_000
@@ -40,6 +41,8 @@ class FitOptions:
         workers: Fit networks elsewhere; None fits them here. See `nextbuy.models.sharing`.
         team: Who fits a network together, each with the same arguments; None is this process alone.
             Only rank 0 has a `run_folder`.
+        start: A fitted network of the same config that a network goes on from, gently and for a
+            short while, instead of learning anew; None learns anew. Models that count ignore it.
     """
 
     seed: int = 0
@@ -50,6 +53,7 @@ class FitOptions:
     progress: Progress = field(default_factory=SilentProgress)
     workers: "Workers | None" = None
     team: "Team | None" = None
+    start: "Start | None" = None
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:

@@ -12,11 +12,12 @@ def fit_model(
 ) -> Model:
     """Fit a model where the options say; arguments and errors as for `Model.fit`.
 
-    Models that count are fitted here: sending the data would take longer.
+    Models that count are fitted here, and networks that go on from what they were: sending the data
+    would take longer.
 
     Returns:
         The fitted model, which is another object where workers fitted it.
     """
-    if options.workers is None or not isinstance(model, NeuralModel):
+    if options.workers is None or options.start is not None or not isinstance(model, NeuralModel):
         return model.fit(train, validation, catalog, options)
     return options.workers.fit(model, train, validation, catalog, options)

@@ -76,8 +76,17 @@ def _protocol(split: Split, config: PredictorConfig, fitted: Fitted) -> dict[str
         "warning": split.warning,
         "level": config.level,
         "repeat": config.repeat,
+        "learned_until": _learned_until(split, fitted),
         "candidates": f"all {len(split.catalog):,} items of the catalog",
     }
+
+
+def _learned_until(split: Split, fitted: Fitted) -> int | None:
+    """The moment that lies after all that the models have learnt from, UTC microseconds; None where
+    that is another one for each user."""
+    if split.name != "temporal":
+        return None
+    return split.test.since if fitted.refitted else split.validation.since
 
 
 def source_facts(source: Source, options: ReadOptions) -> dict[str, Any]:

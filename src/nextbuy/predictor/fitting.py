@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from nextbuy.data.catalog import Catalog
@@ -16,6 +17,7 @@ from nextbuy.memory import MIB
 from nextbuy.metrics.calibration import reliability
 from nextbuy.metrics.ranking import Float64, mean
 from nextbuy.models.blend import BLEND, Blend, BlendWeights
+from nextbuy.models.first_weights import Start
 from nextbuy.models.protocol import FitOptions, FittedModel, Model, RanksTargets, Workers
 from nextbuy.models.sharing import fit_model
 from nextbuy.predictor.budget import TimeBudget
@@ -121,6 +123,7 @@ def fit_and_score(
     budget: TimeBudget = TimeBudget(),  # noqa: B008  (frozen)
     ask: Callable[[FittedModel], Asked] = lambda _: Asked(),
     workers: Workers | None = None,
+    starts: Mapping[str, Start] = MappingProxyType({}),
 ) -> Fitted:
     """Fit the models one after the other, then blend them if there are several.
 
@@ -138,6 +141,7 @@ def fit_and_score(
         budget: Of time.
         ask: Asks the best model about validation.
         workers: Fit the networks; None fits them here.
+        starts: Of networks that go on from what they were, in both fits.
 
     Raises:
         TrainingError: If there was no time or memory for any model.
@@ -146,7 +150,7 @@ def fit_and_score(
     refitted = config.refit and not budget.is_limited and split.before_test is not None
     policy = RepeatPolicy.parse(config.repeat)
     early, final = cadences_of(split, policy, budget, refitted=refitted)
-    members, seconds, skipped = _fit_each(models, split, options)
+    members, seconds, skipped = _fit_each(models, split, options, starts)
     fitted: dict[str, FittedModel] = {**members}
     share = _scored_share(fitted, split, budget)
     split = _thinned(split, budget, share)
@@ -157,14 +161,13 @@ def fit_and_score(
     validation = _score(fitted, split, config, policy.by(early.cadence))
     asked = ask(fitted[min(validation, key=lambda name: validation[name].metrics["loss"])])
     if refitted:
-        members = _fit_again(members, seconds, split, options)
+        members = _fit_again(members, seconds, split, options, goes_on=bool(starts))
         fitted = {**members} if weights is None else {**members, BLEND: Blend(members, weights)}
-    shares = {} if weights is None else weights.overall()
     test = {
         name: _score_test(model, split, config, final.cadence, world=world, progress=progress)
         for name, model in fitted.items()
     }
-    rows = _rows(test, validation, shares, seconds)
+    rows = _rows(test, validation, {} if weights is None else weights.overall(), seconds)
     return Fitted(
         members=members, models=fitted, rows=_compared(rows, config.seed), weights=weights,
         skipped=skipped, scored_share=share, refitted=refitted, asked=asked, cadence=final,
@@ -224,19 +227,30 @@ def _blended(members: Mapping[str, Model], split: Split, progress: Progress) -> 
 
 
 def _fit_again(
-    members: Mapping[str, Model], seconds: dict[str, float], split: Split, options: FitOptions
+    members: Mapping[str, Model],
+    seconds: dict[str, float],
+    split: Split,
+    options: FitOptions,
+    *,
+    goes_on: bool,
 ) -> dict[str, Model]:
     """The members, fitted on all that lies before the test; adds the seconds that it took."""
     assert split.before_test is not None, "the caller asks"  # noqa: S101
     options = replace(options, memory_limit=None)  # what was fitted once fits again
-    found, more = refit(members, split.before_test, split.catalog, options, stage="before-test")
+    found, more = refit(
+        members, split.before_test, split.catalog, options, stage="before-test",
+        known=split.catalog if goes_on else None, since=split.validation.since,
+    )  # fmt: skip
     for name, taken in more.items():
         seconds[name] += taken
     return found
 
 
 def _fit_each(
-    models: Mapping[str, Model], split: Split, options: FitOptions
+    models: Mapping[str, Model],
+    split: Split,
+    options: FitOptions,
+    starts: Mapping[str, Start],
 ) -> tuple[dict[str, Model], dict[str, float], dict[str, str]]:
     """The models that were fitted in time, the seconds of each, and why others were not."""
     seconds: dict[str, float] = {}
@@ -248,7 +262,7 @@ def _fit_each(
         started = time.monotonic()
         try:
             options.check_time()
-            mine = replace(options, run_folder=folder)
+            mine = replace(options, run_folder=folder, start=starts.get(name))
             members[name] = fit_model(model, split.train, split.validation, split.catalog, mine)
         except (TimeIsUpError, MemoryIsShortError) as error:
             skipped[name] = str(error)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nextbuy.data.catalog import Catalog
@@ -12,6 +13,7 @@ from nextbuy.data.histories import Histories
 from nextbuy.data.options import ReadOptions
 from nextbuy.data.sources import Source, load_source
 from nextbuy.evaluation.evaluate import Evaluation
+from nextbuy.models.first_weights import Start
 from nextbuy.models.protocol import FittedModel, Model, Workers
 from nextbuy.predictor.amount_fit import Spending
 from nextbuy.predictor.audience_fit import Studies
@@ -24,7 +26,7 @@ from nextbuy.predictor.timing_fit import FittedTiming, fit_timing
 from nextbuy.progress import Progress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
-from nextbuy.splitting.temporal import split_after
+from nextbuy.splitting.temporal import split_after, split_since
 from nextbuy.timing.item_cadence import ItemCadence
 from nextbuy.training.checkpoint import run_lock
 
@@ -52,16 +54,20 @@ def read_and_split(
     progress: Progress,
     *,
     after: int | None = None,
+    learnt: bool = False,
 ) -> tuple[Source, Encoded, Split]:
     """A log, in numbers, and split as the config says; arguments as for `Predictor.fit`.
 
-    With `after`, UTC microseconds, the test period of a temporal split begins later than that.
+    With `after`, UTC microseconds, the split is by time whatever the config says, and the test
+    period begins later than that; with `learnt`, the validation period does, too, for models that
+    have learnt from all before it.
     """
     source = load_source(data, users=users, seed=config.seed, options=options, progress=progress)
     encoded = source.encoded(config.level)
+    if after is not None:
+        divide = split_since if learnt else split_after
+        return source, encoded, divide(encoded.catalog, encoded.histories, after)
     name = split_name(config.split, source)
-    if name == "temporal" and after is not None:
-        return source, encoded, split_after(encoded.catalog, encoded.histories, after)
     return source, encoded, choose_split(name, encoded.catalog, encoded.histories, seed=config.seed)
 
 
@@ -85,6 +91,7 @@ def learn(
     budget: TimeBudget,
     progress: Progress,
     workers: Workers | None = None,
+    starts: Mapping[str, Start] = MappingProxyType({}),
 ) -> Learnt:
     """Fit on training, choose on validation, fit again, and score on the test.
 
@@ -98,6 +105,7 @@ def learn(
         budget: Of time.
         progress: Told about the long parts.
         workers: Fit the networks of items; None fits them here.
+        starts: Of networks that go on from what they were.
     """
     world = limited_world(source, config)
     studies = Studies.of(encoded, split, budget)
@@ -108,7 +116,7 @@ def learn(
     with nullcontext() if run_folder is None else run_lock(run_folder):
         fitted = fit_and_score(
             models, _mapped(split, run_folder), config, run_folder=run_folder, world=world,
-            progress=progress, budget=budget, workers=workers,
+            progress=progress, budget=budget, workers=workers, starts=starts,
             ask=lambda model: Asked(
                 shares=studies.ask_model(model), next_item=spending.ask_model(model)
             ),

@@ -15,7 +15,8 @@ from nextbuy.data.recoding import in_catalog
 from nextbuy.data.sources import Source
 from nextbuy.errors import BundleError, ConfigError
 from nextbuy.evaluation.evaluate import Evaluation
-from nextbuy.models.protocol import Workers
+from nextbuy.models.first_weights import Start
+from nextbuy.models.protocol import Model, Workers
 from nextbuy.predictor.answering import Answering, with_blend
 from nextbuy.predictor.budget import TimeBudget
 from nextbuy.predictor.cadence_fit import refit_cadence
@@ -23,7 +24,7 @@ from nextbuy.predictor.config import PredictorConfig, create_model
 from nextbuy.predictor.facts import apart, source_facts, together, versions
 from nextbuy.predictor.fitting import LeaderboardRow
 from nextbuy.predictor.learning import evaluate_log, learn, read_and_split
-from nextbuy.predictor.refit import clear_run, refit_on_all
+from nextbuy.predictor.refit import clear_run, going_on, refit_on_all
 from nextbuy.predictor.timing_fit import refit_timing, with_unlisted
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
@@ -99,6 +100,7 @@ class Predictor(Answering):
         started: float | None = None,
         scored: Callable[[Self], None] = lambda _: None,
         workers: Workers | None = None,
+        champion: "Predictor | None" = None,
     ) -> Self:
         """What `fit` does once a log is read and split.
 
@@ -114,10 +116,12 @@ class Predictor(Answering):
             scored: Sees the predictor when all is scored, before `refit_full` lets it learn from
                 the test period.
             workers: As for `fit`.
+            champion: Networks go on from those of this one and learn what was bought since, instead
+                of learning all anew.
         """
         progress = progress or SilentProgress()
         started = time.monotonic() if started is None else started
-        models = {name: create_model(name, config) for name in config.chosen_models}
+        models, starts = _models(config, champion)
         predictor = cls(
             config=config,
             catalog=split.catalog,
@@ -129,6 +133,7 @@ class Predictor(Answering):
         learnt = learn(
             models, source, encoded, split, config, run_folder=run_folder,
             budget=TimeBudget.of(config.time_limit, started), progress=progress, workers=workers,
+            starts=starts,
         )  # fmt: skip
         fitted, timing = learnt.models, learnt.timing
         predictor.models, predictor._members = fitted.models, fitted.members
@@ -136,18 +141,24 @@ class Predictor(Answering):
         predictor.leaderboard, predictor.facts = fitted.rows, predictor.facts | learnt.facts
         scored(predictor)
         if config.refit_full:
-            predictor._refit(encoded, progress, workers)
+            predictor._refit(encoded, progress, workers, goes_on=bool(starts))
             timing = refit_timing(timing, encoded, progress)
         predictor.forecaster = with_unlisted(timing.forecaster, encoded, predictor.catalog)
         predictor.facts["timing"] = timing.facts
         return predictor
 
-    def _refit(self, encoded: Encoded, progress: Progress, workers: Workers | None) -> None:
+    def _refit(
+        self, encoded: Encoded, progress: Progress, workers: Workers | None, *, goes_on: bool
+    ) -> None:
         """Fit the members again on the whole log, and answer with its whole catalog."""
         folder = self._run_folder
         self._members = refit_on_all(
-            self._members, encoded, self.config, folder, progress, workers=workers
-        )
+            self._members, encoded, self.config, folder, progress, workers=workers,
+            known=self.catalog if goes_on else None,
+            since=self.facts["protocol"]["learned_until"],
+        )  # fmt: skip
+        if encoded.histories.time_kind == "dates":
+            self.facts["protocol"]["learned_until"] = int(encoded.histories.times.max()) + 1
         self.catalog, self.histories = encoded.catalog, encoded.histories
         self.models = with_blend(self._members, self.facts.get("blend"))
         if self.cadence is not None:
@@ -215,3 +226,14 @@ class Predictor(Answering):
             raise BundleError(
                 f"The bundle in {directory} has no usable config or blend: {error}"
             ) from error
+
+
+def _models(
+    config: PredictorConfig, champion: Predictor | None
+) -> tuple[dict[str, Model], dict[str, Start]]:
+    """Models to fit, and where networks start that go on from a champion's."""
+    models = {name: create_model(name, config) for name in config.chosen_models}
+    if champion is None:
+        return models, {}
+    since = champion.facts["protocol"].get("learned_until")
+    return going_on(models, champion._members, champion.catalog, since)

@@ -19,6 +19,7 @@ from nextbuy.data.encoding import Encoded
 from nextbuy.data.histories import Histories
 from nextbuy.data.sources import Source
 from nextbuy.errors import ConfigError
+from nextbuy.models.first_weights import Start
 from nextbuy.models.neural import NeuralModel
 from nextbuy.models.protocol import FitOptions, Model, Workers
 from nextbuy.models.registry import create
@@ -41,6 +42,8 @@ def refit(
     options: FitOptions,
     *,
     stage: Stage,
+    known: Catalog | None = None,
+    since: int | None = None,
 ) -> tuple[dict[str, Model], dict[str, float]]:
     """The same models, fitted on these histories, and the seconds that each took.
 
@@ -53,6 +56,9 @@ def refit(
         catalog: Of these histories.
         options: Of the run; `run_folder` is for checkpoints.
         stage: What the histories are.
+        known: Catalog of the members, whose networks then go on from their weights; without it they
+            learn anew.
+        since: Moment up to which the members have learnt; see `Start`.
     """
     nothing = no_cases(histories)
     found: dict[str, Model] = {}
@@ -64,6 +70,7 @@ def refit(
             options,
             run_folder=options.run_folder and stage_folder(options.run_folder, stage) / name,
             epochs=_epochs_of(model, options.epochs),
+            start=start_of(model, known, since),
         )
         config = getattr(model, "config", None)
         settings = {} if config is None else config.model_dump()
@@ -84,14 +91,20 @@ def refit_on_all(
     progress: Progress,
     *,
     workers: Workers | None = None,
+    known: Catalog | None = None,
+    since: int | None = None,
 ) -> dict[str, Model]:
-    """The same models, fitted on the whole log; a run with a folder locks it meanwhile."""
+    """The same models, fitted on the whole log; a run with a folder locks it meanwhile. `known` and
+    `since` are as for `refit`."""
     options = FitOptions(
         seed=config.seed, epochs=config.epochs, run_folder=run_folder, progress=progress,
         workers=workers,
     )  # fmt: skip
     with nullcontext() if run_folder is None else run_lock(run_folder):
-        found, _ = refit(members, encoded.histories, encoded.catalog, options, stage="whole-log")
+        found, _ = refit(
+            members, encoded.histories, encoded.catalog, options, stage="whole-log",
+            known=known, since=since,
+        )  # fmt: skip
     return found
 
 
@@ -130,6 +143,35 @@ def no_cases(histories: Histories) -> Cases:
         target_items=np.array([], dtype=np.int32),
         target_offsets=np.zeros(1, dtype=np.int64),
     )
+
+
+def going_on(
+    models: Mapping[str, Model], fitted: Mapping[str, Model], known: Catalog, since: int | None
+) -> tuple[dict[str, Model], dict[str, Start]]:
+    """The models, networks with the configs that were decided, and where these start.
+
+    Args:
+        models: Not fitted yet.
+        fitted: The same, fitted; a network that is not among them learns anew.
+        known: Catalog of the fitted ones.
+        since: Moment up to which they have learnt, UTC microseconds, if that is known.
+    """
+    found, starts = dict(models), {}
+    for name, model in models.items():
+        before = fitted.get(name)
+        start = start_of(before, known, since)
+        if start is not None and isinstance(model, NeuralModel) and isinstance(before, NeuralModel):
+            asked = {"temperature": model.config.temperature}  # is chosen again
+            found[name] = type(before)(before.config.model_copy(update=asked))
+            starts[name] = start
+    return found, starts
+
+
+def start_of(model: Model | None, known: Catalog | None, since: int | None) -> Start | None:
+    """Where a fit goes on from, if it does and the model is a network."""
+    if known is None or not isinstance(model, NeuralModel):
+        return None
+    return Start(weights=model.weights(), catalog=known, since=since)
 
 
 def _epochs_of(model: Model, asked: int | None) -> int | None:

@@ -47,6 +47,11 @@ class Cases:
         return len(self.target_offsets) - 1
 
     @property
+    def since(self) -> int | None:
+        """First moment that a case is asked at, UTC microseconds; None without moments."""
+        return None if self.as_of is None or not len(self.as_of) else int(self.as_of.min())
+
+    @property
     def unknown_share(self) -> float:
         """Share of target items that the catalog does not know; `nan` without targets."""
         known = self.target_items != UNKNOWN

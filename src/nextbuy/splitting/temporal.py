@@ -94,6 +94,26 @@ def split_after(catalog: Catalog, histories: Histories, moment: int) -> Split:
     )
 
 
+def split_since(catalog: Catalog, histories: Histories, moment: int) -> Split:
+    """Learn up to a moment, choose on the older half of the purchases after it, test on the rest.
+
+    For models that have learnt from all that lies before the moment already.
+
+    Args:
+        catalog: Of the whole log.
+        histories: Of the whole log.
+        moment: UTC microseconds; the first purchase to choose on lies later.
+
+    Raises:
+        SplitError: As `split_by_time` does, so if nothing lies after the moment.
+    """
+    later = histories.times[histories.times > moment]
+    middle = int(np.median(later)) if len(later) else moment
+    return split_by_time(
+        catalog, histories, test_start=max(middle, moment + 2), validation_start=moment + 1
+    )
+
+
 def _cutoffs(
     histories: Histories,
     validation_start: Moment | None,

@@ -121,6 +121,13 @@ def train(
     )  # fmt: skip
 
 
+def no_training(weights: Weights) -> TrainingResult:
+    """What a run comes to that has nothing to learn."""
+    return TrainingResult(
+        weights=weights, best_epoch=0, best_score=math.nan, num_epochs=0, num_steps=0
+    )
+
+
 def _asked_once(weights: Weights, *questions: Callable[[Weights], float] | None) -> None:
     """All that is asked of the weights after an epoch."""
     for question in questions:

@@ -2,14 +2,19 @@
 
 The champion is what `LATEST` names. It may have learnt from everything up to its last purchase, so
 the two are compared on what was bought later, which neither has learnt from; the challenger learns
-from what lies before that, as the champion did. Each challenger is published as a version of its
-own, which never changes; `LATEST` moves to it in one step, or stays. A kill at any moment leaves
-`LATEST` at a whole version.
+from what lies before that, as the champion did. An incremental challenger goes on from the
+champion's networks, which know all that lies before: it chooses on the older half of what was
+bought later, learns it, and the two are compared on the newer half.
+
+Each challenger is published as a version of its own, which never changes; `LATEST` moves to it in
+one step, or stays. A kill at any moment leaves `LATEST` at a whole version.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import polars as pl
 
 from nextbuy import storage
 from nextbuy.data.options import ReadOptions
@@ -82,6 +87,7 @@ def update(
     config: PromotionConfig | None = None,
     options: ReadOptions | None = None,
     progress: Progress | None = None,
+    incremental: bool = False,
 ) -> Update:
     """Fit the champion's config on a log, compare, publish, and promote what is not worse.
 
@@ -92,6 +98,8 @@ def update(
         config: What counts as not worse.
         options: How to read the data; as the champion's log was read if not told.
         progress: Told about the long parts.
+        incremental: Networks go on from the champion's and learn what was bought since; without it
+            they learn all anew.
 
     Raises:
         BundleError: If there is no champion.
@@ -103,24 +111,18 @@ def update(
     champion = _champion(directory / "versions" / name)
     facts: dict[str, Any] = {}
     if isinstance(data, LiveLog):
-        whole = whole_log(champion, data.store)
-        facts = {
-            "source": data.name,
-            STORE_FACT: data.store.identity(),
-            SEQUENCE_FACT: whole.store_sequence,
-        }
-        facts["read_options"] = champion.facts["read_options"]  # of files that are read later
-        data, options = whole.frame, whole.options
+        data, options, facts = _joined(champion, data)
     options = options or champion.read_options()
     last = int(champion.histories.times.max())
     try:
         source, encoded, split = read_and_split(
-            data, champion.config, options, None, progress, after=last
+            data, champion.config, options, None, progress, after=last, learnt=incremental
         )
     except SplitError as error:
         return _nothing(name, f"the log has too little after the champion's last purchase. {error}")
-    if len(split.test) < config.fewest_cases:
-        return _nothing(name, too_few(len(split.test), config))
+    fewest = min(len(split.test), len(split.validation)) if incremental else len(split.test)
+    if fewest < config.fewest_cases:
+        return _nothing(name, too_few(fewest, config))
     found: list[Comparison] = []
 
     def compare(challenger: Predictor) -> None:
@@ -130,7 +132,7 @@ def update(
 
     challenger = Predictor.fit_split(
         source, encoded, split, config=champion.config, options=options, progress=progress,
-        scored=compare,
+        scored=compare, champion=champion if incremental else None,
     )  # fmt: skip
     challenger.facts |= facts
     return _published(directory, challenger, name, found[0], why_not(found[0], config))
@@ -144,6 +146,18 @@ def _champion(folder: Path) -> Predictor:
             "bundle's log has only an order of purchases. Train anew with: nextbuy train"
         )
     return champion
+
+
+def _joined(champion: Predictor, log: LiveLog) -> tuple[pl.DataFrame, ReadOptions, dict[str, Any]]:
+    """The champion's histories with a store, how to read them, and what is to be kept of that."""
+    whole = whole_log(champion, log.store)
+    facts = {
+        "source": log.name,
+        STORE_FACT: log.store.identity(),
+        SEQUENCE_FACT: whole.store_sequence,
+        "read_options": champion.facts["read_options"],  # of files that are read later
+    }
+    return whole.frame, whole.options, facts
 
 
 def _published(
