@@ -1,15 +1,15 @@
-"""Training and scoring on a Ray cluster of this machine: seconds, results, and what is lost.
+"""Training, scoring and preparing on a Ray cluster of this machine: seconds, results, and losses.
 
     python benchmarks/cluster.py [--users 4000] [--epochs 3] [--kills 10] [--partition]
 
 Fits one transformer on `world:market` here, by one worker and by two, each time on as many threads
-in all, and scores all users here and by two workers. Then training by two workers is disturbed by
-SIGSTOP of one rank, which must be given up, by SIGKILL of one after another until there were
-`--kills`, and once its driver is killed; all must end with the weights of the undisturbed run. With
-`--partition` (Linux, root) two ranks in network namespaces are cut off from each other in the
-middle, in both directions and in one. Prints one JSON line; the exit code is 1 if a result differs.
-Needs no data. On a machine of two cores two workers can be no faster than two threads: what is
-measured is the overhead.
+in all, and scores all users and prepares a log of `--rows` rows here and by two workers. Then
+training by two workers is disturbed by SIGSTOP of one rank, which must be given up, by SIGKILL of
+one after another until there were `--kills`, and once its driver is killed; all must end with the
+weights of the undisturbed run. With `--partition` (Linux, root) two ranks in network namespaces are
+cut off from each other in the middle, in both directions and in one. Prints one JSON line; the exit
+code is 1 if a result differs. Needs no data. On a machine of two cores two workers can be no faster
+than two threads: what is measured is the overhead.
 """
 
 import argparse
@@ -21,27 +21,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import psutil
 import torch
 
+from nextbuy.cluster.blocks import RayBlocks
 from nextbuy.cluster.config import ClusterConfig
 from nextbuy.cluster.connecting import connected
-from nextbuy.cluster.scoring import RayScoring
 from nextbuy.cluster.training import RayWorkers, newest_checkpoint
 from nextbuy.data.encoding import encode
+from nextbuy.data.prepare.preparing import prepare
+from nextbuy.data.prepare.survey import PrepareConfig
 from nextbuy.data.sources import load_source
 from nextbuy.models.protocol import FitOptions, Model
 from nextbuy.models.registry import create
 from nextbuy.predictor import Predictor, PredictorConfig
-from nextbuy.predictor.everybody import BlockScorer, ScoreRequest, score_everybody
+from nextbuy.predictor.everybody import BlockScorer, ScoreRequest, score_everybody, score_here
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.splitting.cases import Split
 from nextbuy.splitting.choice import choose_split
+from prepare import write_log
 
 TOLERANCE = 1e-3
 """Of the validation loss, in nats: two workers against none."""
@@ -53,6 +58,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--partition", action="store_true")
     parser.add_argument("--driver", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -62,7 +68,7 @@ def main() -> None:
         fit(split, arguments, 2, folder=arguments.driver)
         return
     with redirect_stdout(sys.stderr), connected(ClusterConfig(workers=2)):
-        report = trained(split, arguments) | scored(split)
+        report = trained(split, arguments) | scored(split) | prepared(arguments.rows)
     report |= driver_killed(arguments, report.pop("two"))
     if arguments.partition:
         report |= {f"partition_{ways}_ways": partitioned(ways) for ways in (2, 1)}
@@ -176,8 +182,8 @@ def scored(split: Split) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("here", "2_workers"):
             started = time.monotonic()
-            more = {"scoring": RayScoring(ClusterConfig(workers=2))} if name != "here" else {}
-            score_everybody(scorer, Path(folder) / name, bundle_hash="benchmark", **more)
+            where = score_here if name == "here" else by_two
+            score_everybody(scorer, Path(folder) / name, bundle_hash="benchmark", scoring=where)
             found[f"seconds_scoring_{name}"] = round(time.monotonic() - started, 1)
             say(f"scored {name}")
         names = sorted(path.name for path in (Path(folder) / "here").glob("*.parquet"))
@@ -188,6 +194,33 @@ def scored(split: Split) -> dict[str, Any]:
             for n in names
         )
     return found
+
+
+def prepared(rows: int) -> dict[str, Any]:
+    """A synthetic log as histories in files, here and by two workers."""
+    found: dict[str, Any] = {"prepared_rows": rows}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_log(folder / "log", rows)
+        two = RayBlocks(ClusterConfig(workers=2))
+        for place, where in (("here", None), ("2_workers", two)):
+            started = time.monotonic()
+            config = PrepareConfig(buckets=16)
+            prepare(folder / "log", folder / place, config, where=where)
+            found[f"seconds_preparing_{place}"] = round(time.monotonic() - started, 1)
+            say(f"prepared {place}")
+        files = sorted(p.relative_to(folder / "here") for p in (folder / "here").rglob("*"))
+        files = [p for p in files if (folder / "here" / p).is_file() and p.name != "lock"]
+        found["prepared_files"] = len(files)
+        found["prepared_equal"] = all(
+            (folder / "here" / p).read_bytes() == (folder / "2_workers" / p).read_bytes()
+            for p in files
+        )
+    return found
+
+
+def by_two(scorer: BlockScorer, numbers: Sequence[int]) -> Iterator[tuple[int, pl.DataFrame]]:
+    return RayBlocks(ClusterConfig(workers=2))(scorer.offers, numbers)
 
 
 def driver_killed(arguments: argparse.Namespace, wanted: str) -> dict[str, Any]:

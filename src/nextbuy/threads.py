@@ -3,7 +3,12 @@
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
+
+THREADS_VARIABLES: Final = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS",
+)  # fmt: skip
+"""Variables of the environment that say how many threads a process may use."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")

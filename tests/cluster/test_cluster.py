@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from nextbuy.data.encoding import encode
+from nextbuy.data.prepare.preparing import prepare
+from nextbuy.data.prepare.survey import PrepareConfig
 from nextbuy.data.sources import load_source
 from nextbuy.errors import ConfigError, JoinError
 from nextbuy.models.protocol import FitOptions
@@ -19,15 +21,20 @@ from nextbuy.predictor import Predictor, PredictorConfig
 from nextbuy.predictor.everybody import MANIFEST, BlockScorer, ScoreRequest, score_everybody
 from nextbuy.progress import SilentProgress
 from nextbuy.splitting.choice import choose_split
+from nextbuy.tuning.config import TuningConfig
+from nextbuy.tuning.journal import finished_trials
+from nextbuy.tuning.tune import tune
 from tests.shop import shop_log
+from tests.tuning.test_tune import study_in
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'nextbuy[cluster]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from nextbuy.cluster.blocks import RayBlocks  # noqa: E402
 from nextbuy.cluster.config import ClusterConfig  # noqa: E402
 from nextbuy.cluster.connecting import connected, cpus_for_each  # noqa: E402
 from nextbuy.cluster.crew import Crew  # noqa: E402
-from nextbuy.cluster.scoring import RayScoring  # noqa: E402
+from nextbuy.cluster.processes import starting_on  # noqa: E402
 from nextbuy.cluster.training import RayWorkers  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -36,7 +43,11 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # Ray's workers would wait for every other test
+    }
     made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     made.add_node(**NODE)
     with connected(ClusterConfig(address=made.address)):
@@ -78,8 +89,21 @@ class Disturbing(SilentProgress):
             self._deeds.pop(step)()
 
 
-def kill_a_scoring_worker():
-    processes("ScoringWorker")[0].kill()
+class DisturbingEncoding(Disturbing):
+    """Counts the steps of one stage only."""
+
+    _stage = ""
+
+    def start(self, name, total, done=0):
+        self._stage = name
+
+    def advance(self, units, facts):
+        if self._stage == "encoding":
+            super().advance(units, facts)
+
+
+def kill_a_block_worker():
+    processes("BlockWorker")[0].kill()
 
 
 def assert_equal(one, other):
@@ -150,15 +174,65 @@ def test_no_more_than_one_start_in_vain_if_so_told(cluster, split, monkeypatch):
         fitted(split, workers)
 
 
+def test_a_log_is_prepared_to_the_same_bytes_even_when_a_worker_dies(cluster, tmp_path):
+    shop_log(60).write_parquet(tmp_path / "log.parquet")
+    config = PrepareConfig(buckets=8)
+    here = prepare(tmp_path / "log.parquet", tmp_path / "here", config)
+    there = prepare(
+        tmp_path / "log.parquet", tmp_path / "there", config,
+        progress=DisturbingEncoding({3: kill_a_block_worker}),
+        where=RayBlocks(ClusterConfig(workers=2)),
+    )  # fmt: skip
+    assert there.encoded.histories.num_purchases == shop_log(60).height
+    names = [p.relative_to(here.folder) for p in here.folder.rglob("*") if p.is_file()]
+    assert len(names) > 5
+    for name in names:
+        assert (here.folder / name).read_bytes() == (there.folder / name).read_bytes(), name
+    there.verify()
+
+
+def test_trials_are_fitted_on_the_cluster_and_one_that_is_lost_is_tried_again(cluster, tmp_path):
+    told = []
+
+    def say(line):
+        told.append(line)
+        if len(told) == 3:  # the default is fitted here, and one there is finished
+            processes("Relay")[0].kill()
+
+    settings = {"model": "gru", "epochs": 1}
+    start = starting_on(ClusterConfig(workers=2))
+    found = tune(
+        shop_log(), tmp_path / "two", config=TuningConfig.of(**settings, trials=6, workers=2),
+        start=start, say=say,
+    )  # fmt: skip
+    assert found.trials["fail"] == 0
+    assert found.trials["complete"] + found.trials["pruned"] == 6
+    one = tune(shop_log(), tmp_path / "one", config=TuningConfig.of(**settings, trials=2))
+    of_two, of_one = (
+        {t.number: t for t in finished_trials(study_in(tmp_path / n))} for n in ("two", "one")
+    )
+    assert of_two[1].params == of_one[1].params  # the first draw knows the default alone
+    assert of_two[1].value == of_one[1].value
+    assert one.default["validation"] == found.default["validation"]
+    assert processes("Relay") == []
+
+
+def test_a_search_says_when_the_cluster_is_too_small(cluster, tmp_path):
+    config = TuningConfig.of(model="markov", trials=9, workers=9)
+    with pytest.raises(ConfigError, match="9 workers need a processor each"):
+        tune(shop_log(), tmp_path, config=config, start=starting_on(ClusterConfig(workers=9)))
+
+
 def test_scoring_is_that_of_predict_even_when_a_worker_dies(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("nextbuy.predictor.answers._MOST_USERS", 4)
     config = PredictorConfig(models=("markov", "personal-frequency"))
     predictor = Predictor.fit(shop_log(60), config=config)
     scorer = BlockScorer.of(predictor, predictor.histories, ScoreRequest(k=3))
+    blocks = RayBlocks(ClusterConfig(workers=2, timeout_seconds=10))
     scored = score_everybody(
         scorer, tmp_path / "offers", bundle_hash="b",
-        scoring=RayScoring(ClusterConfig(workers=2, timeout_seconds=10)),
-        progress=Disturbing({1: kill_a_scoring_worker}),
+        scoring=lambda scorer, numbers: blocks(scorer.offers, numbers),
+        progress=Disturbing({1: kill_a_block_worker}),
     )  # fmt: skip
     whole = pl.read_parquet(tmp_path / "offers" / "part-*.parquet")
     assert whole.equals(predictor.predict(predictor.histories, k=3))

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nextbuy.cluster.config import ClusterConfig
+    from nextbuy.data.prepare.buckets import EncodesBuckets
     from nextbuy.models.protocol import Workers
     from nextbuy.predictor.everybody import Scoring
+    from nextbuy.tuning.workers import StartsProcess
 
 
 @contextmanager
@@ -53,6 +55,23 @@ def scoring_of(config: "ClusterConfig | None") -> "Scoring":
         from nextbuy.predictor.everybody import score_here
 
         return score_here
-    from nextbuy.cluster.scoring import RayScoring
+    from nextbuy.cluster.blocks import RayBlocks
 
-    return RayScoring(config)
+    blocks = RayBlocks(config)
+    return lambda scorer, numbers: blocks(scorer.offers, numbers)
+
+
+def encoding_of(config: "ClusterConfig") -> "EncodesBuckets":
+    """Where the buckets of a log are encoded."""
+    from nextbuy.cluster.blocks import RayBlocks
+
+    return RayBlocks(config)
+
+
+def starts_of(config: "ClusterConfig | None") -> "StartsProcess | None":
+    """Who starts the workers of a search; None starts them here."""
+    if config is None:
+        return None
+    from nextbuy.cluster.processes import starting_on
+
+    return starting_on(config)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextbuy.cli import options
+from nextbuy.cli.clusters import encoding_of, on_cluster
 from nextbuy.cli.rendering import ProgressBar, print_json, print_line, print_note
 
 if TYPE_CHECKING:
@@ -38,13 +39,16 @@ def prepare(
         ),
     ] = None,
     level: options.Level = "item",
+    cluster: options.Cluster = None,
+    workers: options.Workers = 2,
     json: options.Json = False,
     read: options.DataFlags,
 ) -> None:
     """Turn a log that is larger than memory into histories that train maps from the disk.
 
     Says what it will take before it starts. A run that was stopped goes on when the same command is
-    given again. Then: nextbuy train FOLDER --out BUNDLE
+    given again. Then: nextbuy train FOLDER --out BUNDLE. With --cluster, buckets are encoded by its
+    workers, which must see the folder under the same name.
     """
     from nextbuy.data.prepare.preparing import facts_as_json, forecast, write_prepared_rejects
     from nextbuy.data.prepare.preparing import prepare as prepare_log
@@ -57,8 +61,9 @@ def prepare(
     source = read.file_source(data)
     expected = forecast(source, out, config)
     _say(expected)
-    with ProgressBar() as progress:
-        prepared = prepare_log(source, out, config, read.options(), progress)
+    with on_cluster(cluster, workers) as found, ProgressBar() as progress:
+        where = None if found is None else encoding_of(found)
+        prepared = prepare_log(source, out, config, read.options(), progress, where=where)
     if read.rejects is not None:
         write_prepared_rejects(prepared, read.rejects)
     if json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nextbuy.cli import options
+from nextbuy.cli.clusters import on_cluster, starts_of
 from nextbuy.cli.rendering import (
     ProgressBar,
     number,
@@ -53,6 +54,7 @@ def tune(
         int,
         typer.Option("--workers", min=1, max=256, help="Processes that fit a trial each."),
     ] = 1,
+    cluster: options.Cluster = None,
     level: options.Level = "item",
     split: options.SplitChoice = "auto",
     epochs: options.Epochs = None,
@@ -64,7 +66,8 @@ def tune(
 ) -> None:
     """Look for a better config of a model than its default, and say whether it is one.
 
-    A search that was stopped goes on when the same command is given again.
+    A search that was stopped goes on when the same command is given again. With --cluster, trials
+    are fitted on its machines, which must see the folder under the same name.
     """
     from nextbuy.tuning.config import TuningConfig
 
@@ -73,10 +76,10 @@ def tune(
         model=model, metric=metric, trials=trials, time_limit=time_limit, level=level,
         split=split, epochs=epochs, device=device, seed=seed, workers=workers,
     )  # fmt: skip
-    with ProgressBar() as progress:
+    with on_cluster(cluster, workers) as joined, ProgressBar() as progress:
         found = search(
             read.source(data), out, config=config, options=read.options(), users=users,
-            progress=progress, say=print_note,
+            progress=progress, say=print_note, start=starts_of(joined),
         )  # fmt: skip
     if json:
         print_json(_report(found))

@@ -25,7 +25,7 @@ from nextbuy.tuning.limit import TimeLimit
 from nextbuy.tuning.search import SECONDS, Search
 from nextbuy.tuning.space import declared_space, default_values, distributions
 from nextbuy.tuning.toml import to_toml
-from nextbuy.tuning.workers import Workers
+from nextbuy.tuning.workers import StartsProcess, Workers, start_here
 
 BEST: Final = "best.toml"
 _OF_A_STUDY: Final = {"model", "metric", "level", "epochs", "device", "seed"}
@@ -69,6 +69,7 @@ def tune(
     users: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    start: StartsProcess | None = None,
 ) -> Tuned:
     """Look for a better config of a model than its default.
 
@@ -82,6 +83,8 @@ def tune(
         users: Number of users of a world.
         progress: Told about trials.
         say: Told a line about each trial when it is finished and on disk.
+        start: Starts the workers, who must see `out` under the same name; without it they are
+            processes of this machine.
 
     Raises:
         ConfigError: If there is no such model, nothing to tune in it, or `out` is no folder.
@@ -93,6 +96,7 @@ def tune(
     config, progress = config or TuningConfig(), progress or SilentProgress()
     space = declared_space(config.model)  # refuses before anything is read
     _check_folder(out)
+    out = out if start is None else out.absolute()
     source, _, split = read_and_split(
         data, config.predictor({}), options or ReadOptions(), users, progress
     )
@@ -111,7 +115,7 @@ def tune(
             default=default, limit=_limit(config, split, started), progress=progress,
             say=say or (lambda _line: None),
         )  # fmt: skip
-        _run(search)
+        _run(search, start)
         return _concluded(search)
 
 
@@ -147,16 +151,17 @@ def _check_folder(out: Path) -> None:
         )
 
 
-def _run(search: Search) -> None:
+def _run(search: Search, start: StartsProcess | None) -> None:
     """The default alone, since all else is held against it; then the others, perhaps several at a
     time."""
     config, done = search.fitting.config, search.num_finished()
+    by_workers = config.workers > 1 or start is not None
     search.progress.about("")
     search.progress.start("trials", max(config.trials, done), done=done)
     try:
-        search.run(1 if config.workers > 1 else config.trials)
-        if config.workers > 1 and search.num_finished() < config.trials and search.has_time():
-            with Workers(search) as workers:
+        search.run(1 if by_workers else config.trials)
+        if by_workers and search.num_finished() < config.trials and search.has_time():
+            with Workers(search, start or start_here) as workers:
                 workers.run()
     finally:
         search.progress.finish()

@@ -9,29 +9,65 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 from nextbuy.errors import TrainingError
 from nextbuy.storage import failpoint
-from nextbuy.threads import num_cores
+from nextbuy.threads import THREADS_VARIABLES, num_cores
 from nextbuy.tuning.fitting import PRUNE, Outcome
 from nextbuy.tuning.search import Running, Search
 from nextbuy.tuning.shared_split import save_split
 
 _SPLIT: Final = "split"
-_THREADS: Final = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS",
-)  # fmt: skip
 _SECONDS_BETWEEN_SIGNS: Final = 1.0
+
+
+class WorkerProcess(Protocol):
+    """What a search needs of `subprocess.Popen`."""
+
+    returncode: int | None
+
+    @property
+    def stdin(self) -> Any:
+        """Bytes are written to it, and flushed."""
+        ...
+
+    @property
+    def stdout(self) -> Any:
+        """Has a `fileno` that becomes ready when there is something to read, or the end."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def communicate(self) -> Any:
+        """Wait until it has ended."""
+        ...
+
+
+StartsProcess = Callable[[Sequence[str], int], WorkerProcess]
+"""Starts the interpreter with these words; so many of them share the processors."""
+
+
+def start_here(words: Sequence[str], workers: int) -> WorkerProcess:
+    """On this machine."""
+    threads = str(max(1, num_cores() // workers))
+    return subprocess.Popen(
+        [sys.executable, *words],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the search, which ends its workers
+        env={**os.environ, **dict.fromkeys(THREADS_VARIABLES, threads)},
+    )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
     """A process, whether it has read the split, and the trial that it fits."""
 
-    process: "subprocess.Popen[bytes]"
+    process: WorkerProcess
     is_ready: bool = False
     running: Running | None = None
     heard: bytes = b""
@@ -57,10 +93,11 @@ class Workers:
 
     Args:
         search: Whose trials are fitted.
+        start: Starts them.
     """
 
-    def __init__(self, search: Search) -> None:
-        self._search = search
+    def __init__(self, search: Search, start: StartsProcess = start_here) -> None:
+        self._search, self._start_process = search, start
         self._split = search.folder / _SPLIT
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -100,17 +137,11 @@ class Workers:
 
     def _start(self) -> None:
         config = self._search.fitting.config
-        threads = str(max(1, num_cores() // config.workers))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nextbuy.tuning.worker", str(self._split)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the search, which ends its workers
-            env={**os.environ, **dict.fromkeys(_THREADS, threads)},
-        )  # fmt: skip
-        worker = Worker(process)
+        words = ["-m", "nextbuy.tuning.worker", str(self._split)]
+        worker = Worker(self._start_process(words, config.workers))
         worker.tell(config.model_dump_json())
         self._workers.append(worker)
-        self._selector.register(_there(process.stdout), selectors.EVENT_READ, worker)
+        self._selector.register(_there(worker.process.stdout), selectors.EVENT_READ, worker)
 
     def _ask(self, worker: Worker, num_running: int) -> None:
         running = worker.running = self._search.begin(num_running)

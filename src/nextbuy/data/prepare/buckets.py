@@ -5,9 +5,10 @@ Legend: N rows of a bucket, U users of it, E entries of the whole log, T things 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -125,34 +126,45 @@ class Encoding:
     max_history: int
 
 
+EncodesBuckets = Callable[[Callable[[int], None], Sequence[int]], Iterator[tuple[int, None]]]
+"""Does some work for each of these buckets, in any order, and tells which are done."""
+
+
 def encode_buckets(
-    batches: Pieces, encoded: Pieces, encoding: Encoding, *, buckets: int, progress: Progress
+    batches: Pieces,
+    encoded: Pieces,
+    encoding: Encoding,
+    *,
+    buckets: int,
+    progress: Progress,
+    where: "EncodesBuckets | None" = None,
 ) -> None:
-    """Encode every bucket that is not encoded yet."""
+    """Encode every bucket that is not encoded yet; without `where`, in this process."""
     left = [number for number in range(buckets) if not encoded.has(number)]
     progress.start("encoding", buckets, done=buckets - len(left))
+    work = partial(_encode_one, batches=batches, encoded=encoded, encoding=encoding)
     try:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in _in_turn(pool, left, batches, encoded, encoding):
-                progress.advance(1, {})
+        for _ in (where or encode_here)(work, left):
+            progress.advance(1, {})
     finally:
         progress.finish()
 
 
-def _in_turn(
-    pool: ThreadPoolExecutor, left: list[int], batches: Pieces, encoded: Pieces, encoding: Encoding
-) -> Iterator[None]:
+def encode_here(work: Callable[[int], None], numbers: Sequence[int]) -> Iterator[tuple[int, None]]:
     """Two buckets at a time; never more, since each holds memory."""
-    running: deque[Future[None]] = deque()
-    for number in left:
-        if len(running) >= _AT_ONCE:
-            yield running.popleft().result()
-        running.append(pool.submit(_encode_one, number, batches, encoded, encoding))
-    while running:
-        yield running.popleft().result()
+    running: deque[tuple[int, Future[None]]] = deque()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for number in numbers:
+            if len(running) >= _AT_ONCE:
+                done, result = running.popleft()
+                yield done, result.result()
+            running.append((number, pool.submit(work, number)))
+        while running:
+            done, result = running.popleft()
+            yield done, result.result()
 
 
-def _encode_one(number: int, batches: Pieces, encoded: Pieces, encoding: Encoding) -> None:
+def _encode_one(number: int, *, batches: Pieces, encoded: Pieces, encoding: Encoding) -> None:
     frame = _rows_of(number, batches, encoding)
     encoded.put(number, lambda folder: _encode(frame, folder, encoding))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -51,7 +52,7 @@ class Pieces:
                 shutil.rmtree(path)
 
     def put(self, number: int, write: Callable[[Path], None]) -> None:
-        """Make a piece appear, whole and on disk.
+        """Make a piece appear, whole and on disk. Whoever makes it makes the same bytes.
 
         Args:
             number: Of the piece.
@@ -61,15 +62,20 @@ class Pieces:
             StorageError: If the disk refuses.
         """
         target = self.path(number)
-        temporary = self.folder / f"{_UNFINISHED}{number:06d}"
+        unfinished = f"{_UNFINISHED}{number:06d}-"
+        temporary = self.folder / f"{unfinished}{uuid4().hex[:8]}"
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for path in self.folder.glob(f"{unfinished}*"):
+                shutil.rmtree(path, ignore_errors=True)
             temporary.mkdir()
             write(temporary)
             for file in temporary.iterdir():
                 sync(file)
             sync(temporary)
             failpoint(f"before_{self.folder.name}")
+            if self.has(number):  # another process, which was taken for dead, has done it
+                shutil.rmtree(temporary)
+                return
             temporary.rename(target)
             sync(self.folder)
             failpoint(f"after_{self.folder.name}")

@@ -12,7 +12,7 @@ import polars as pl
 from nextbuy.data.checking import baskets_of, why_empty
 from nextbuy.data.encoding import LEVEL_COLUMNS
 from nextbuy.data.options import ReadOptions
-from nextbuy.data.prepare.buckets import Encoding, Entries, encode_buckets, facts_of
+from nextbuy.data.prepare.buckets import EncodesBuckets, Encoding, Entries, encode_buckets, facts_of
 from nextbuy.data.prepare.catalog import build_catalog
 from nextbuy.data.prepare.gather import gather, order_users
 from nextbuy.data.prepare.journal import WORK, Pieces, agree, only_one
@@ -54,6 +54,8 @@ def prepare(
     config: PrepareConfig | None = None,
     options: ReadOptions | None = None,
     progress: Progress | None = None,
+    *,
+    where: EncodesBuckets | None = None,
 ) -> Prepared:
     """Make histories in files of a log that need not fit into memory.
 
@@ -68,6 +70,8 @@ def prepare(
         config: Memory, buckets, level.
         options: How to read.
         progress: Told about the long parts.
+        where: Encodes the buckets; without it this process does. Others must see `out` under the
+            same name.
 
     Raises:
         MemoryIsShortError, StorageError: Before the start, if memory or disk will not do.
@@ -76,6 +80,7 @@ def prepare(
     """
     config, options = config or PrepareConfig(), options or ReadOptions()
     progress = progress or SilentProgress()
+    out = out if where is None else out.absolute()
     survey = Survey.of(source)
     asked = _asked(survey, config, options)
     with only_one(out):
@@ -87,7 +92,7 @@ def prepare(
         plan = agree(work, _plan(asked, expected, options))
         run = _Run(source=str(source), survey=survey, out=out, config=config, plan=plan,
                    options=replace(options, now=datetime.fromisoformat(plan["now"])),
-                   progress=progress)  # fmt: skip
+                   progress=progress, where=where)  # fmt: skip
         run.all()
         return Prepared.load(out)
 
@@ -141,6 +146,7 @@ class _Run:
     options: ReadOptions
     plan: Mapping[str, Any]
     progress: Progress
+    where: EncodesBuckets | None
 
     def all(self) -> None:
         """Do what is left to do."""
@@ -161,7 +167,9 @@ class _Run:
             scattered=scattered, entries=entries, options=self.options, basket_kind=basket_kind,
             max_history=self.config.max_history,
         )  # fmt: skip
-        encode_buckets(batches, encoded, encoding, buckets=buckets, progress=self.progress)
+        encode_buckets(
+            batches, encoded, encoding, buckets=buckets, progress=self.progress, where=self.where
+        )
         found = [facts_of(encoded, bucket) for bucket in range(buckets)]
         sums = {name: sum(facts[name] for facts in found) for name in _SUMS}
         if not sums["purchases"]:

@@ -1,12 +1,11 @@
-"""Blocks of users scored by the workers of a cluster."""
+"""Numbered blocks of work that do not depend on each other, done by the workers of a cluster."""
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import polars as pl
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayActorError
@@ -20,7 +19,6 @@ from nextbuy.cluster.connecting import (
     whereabouts,
 )
 from nextbuy.errors import ConfigError, JoinError, PeerLostError
-from nextbuy.predictor.everybody import BlockScorer
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +28,22 @@ _AHEAD: Final = 2
 _OFTEN: Final = 0.5
 
 
-class ScoringWorker:
-    """Scores the blocks that it is given; it has the bundle from the one who asks."""
+Done = TypeVar("Done")
+
+
+class BlockWorker:
+    """Does the blocks that it is given; what it is to do it has from the one who asks."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._scorer: BlockScorer | None = None
+        self._work: Callable[[int], Any] | None = None
 
-    def offers(self, stored: Sequence[Any], number: int) -> pl.DataFrame:
-        """See `BlockScorer.offers`; `stored` holds a reference to it, which is followed once."""
+    def done(self, stored: Sequence[Any], number: int) -> Any:
+        """What comes of a block; `stored` holds a reference to the work, which is followed once."""
         torch.set_num_threads(self._threads)
-        if self._scorer is None:
-            self._scorer = ray.get(stored[0])
-        return self._scorer.offers(number)
+        if self._work is None:
+            self._work = ray.get(stored[0])
+        return self._work(number)
 
     @ray.method(concurrency_group="signs")
     def about(self) -> dict[str, str]:
@@ -50,12 +51,11 @@ class ScoringWorker:
         return {**whereabouts(), **code_facts()}
 
 
-class RayScoring:
-    """A `Scoring`; use it within `connected`.
+class RayBlocks:
+    """Does blocks on a cluster; use it within `connected`.
 
     Ray starts a worker that died again, on another node if its own is lost, and gives it its blocks
-    once more; one that does not answer is killed and started again. What is written is written here
-    alone.
+    once more; one that does not answer is killed and started again.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -64,14 +64,18 @@ class RayScoring:
         self._places: dict[int, tuple[str, int]] = {}
 
     def __call__(
-        self, scorer: BlockScorer, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """The tables as they are finished.
+        self, work: Callable[[int], Done], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Done]]:
+        """What came of each block, with its number, as they are finished.
+
+        Args:
+            work: Can be sent: a function of a module, or a method of something that can be.
+            numbers: Of the blocks.
 
         Raises:
             PeerLostError: If a block was lost with its worker again and again.
         """
-        stored = ray.put(scorer)  # stays while it is held here: a worker may begin again
+        stored = ray.put(work)  # stays while it is held here: a worker may begin again
         workers = self._started(min(self._config.workers, len(numbers)))
         left, given = list(reversed(numbers)), dict[Any, tuple[int, int]]()
         signs: dict[int, tuple[Any, float]] = {}
@@ -81,10 +85,10 @@ class RayScoring:
                     mine = sum(one == place for one, _ in given.values())
                     for _ in range(min(_AHEAD - mine, len(left))):
                         number = left.pop()
-                        given[worker.offers.remote([stored], number)] = place, number
+                        given[worker.done.remote([stored], number)] = place, number
                 for reference in ray.wait(list(given), timeout=_OFTEN)[0]:
                     number = given.pop(reference)[1]
-                    yield number, self._table(reference, number)
+                    yield number, self._done(reference, number)
                     self._in_vain = 0
                 self._restart_who_hangs(workers, signs)
         finally:
@@ -94,7 +98,7 @@ class RayScoring:
     def _started(self, count: int) -> list[Any]:
         threads = cpus_for_each(count, torch.get_num_threads())
         made: Any = ray.remote  # whose types do not know of groups
-        actor = made(concurrency_groups={"signs": 1})(ScoringWorker)
+        actor = made(concurrency_groups={"signs": 1})(BlockWorker)
         settings = actor.options(
             num_cpus=threads, max_restarts=-1, max_task_retries=self._config.most_restarts,
             scheduling_strategy="SPREAD",
@@ -120,15 +124,14 @@ class RayScoring:
     def _note(self, place: int, about: dict[str, str]) -> None:
         self._places[place] = about["node"], int(about["pid"])
 
-    def _table(self, reference: Any, number: int) -> pl.DataFrame:
+    def _done(self, reference: Any, number: int) -> Any:
         try:
-            table: pl.DataFrame = ray.get(reference)
+            return ray.get(reference)
         except RayActorError as error:
             raise PeerLostError(
                 f"Block {number} was lost with its worker {self._config.most_restarts + 1} times: "
                 f"{str(error).splitlines()[0]} Give the same command again to go on."
             ) from error
-        return table
 
     def _restart_who_hangs(self, workers: list[Any], signs: dict[int, tuple[Any, float]]) -> None:
         """Ask each for a sign of life from time to time; `signs` has what was asked and until when
