@@ -17,7 +17,7 @@ def log(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("command", ["train", "score"])
+@pytest.mark.parametrize("command", ["train", "score", "prepare", "tune"])
 def test_without_ray_the_command_says_how_to_get_it(command, log, tmp_path, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "nextbuy.cluster.connecting", raising=False)
