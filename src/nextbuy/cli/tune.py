@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 @options.reads_data
 def tune(
     *,
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="world:uniform, world:market, complete-journey, store:URL, a path, or an SQL URL."
-        ),
-    ],
+    data: Annotated[str, typer.Argument(help="What train takes: a path, a name, or a URL.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the study and what comes of it.")],
     model: Annotated[str, typer.Option("--model", help="Which model.")] = "transformer",
     trials: Annotated[
