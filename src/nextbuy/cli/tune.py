@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @options.reads_data
 def tune(
     *,
-    data: Annotated[str, typer.Argument(help="What train takes: a path, a name, or a URL.")],
+    data: options.Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for the study and what comes of it.")],
     model: Annotated[str, typer.Option("--model", help="Which model.")] = "transformer",
     trials: Annotated[

@@ -95,6 +95,11 @@ def test_a_removed_key_is_taken_no_more_without_a_restart(tmp_path):
     assert ring.find(other) is not None
 
 
+def test_a_file_that_is_not_there_is_told_how_to_be_made(tmp_path):
+    with pytest.raises(DamagedError, match=r"Make one with: nextbuy keys add .*none.json --name"):
+        KeyRing(tmp_path / "none.json")
+
+
 def test_a_file_that_goes_missing_lets_nobody_in(tmp_path):
     path, now = tmp_path / "keys.json", 0.0
     header = f"Bearer {add_key(path, 'a', ['read'])}".encode()

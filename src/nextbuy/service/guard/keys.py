@@ -64,6 +64,11 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         DamagedError: If it is missing or is no file of keys.
     """
     path = path.resolve()  # a secret that is mounted is a link, which moves when it changes
+    if not path.exists():
+        raise DamagedError(
+            f"There is no file of keys {path}. Make one with: nextbuy keys add {path} "
+            "--name NAME --scope read"
+        )
     found = read_json(path)
     if os.name == "posix" and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(f"Others may write {path} and so add keys. Say: chmod 600 {path}")
