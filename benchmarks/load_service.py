@@ -5,8 +5,8 @@
 
 A transformer with drawn weights (speed does not depend on what it has learnt) is saved as a bundle,
 loaded and served by `nextbuy serve` in a process of its own; `wrk` from Debian's package asks it
-over 32 connections: predictions for histories of 50 purchases, all different, exact top 10; single
-durable purchases; four predictions to a purchase; and five times as many connections as the service
+over 32 connections: predictions for histories of 50 purchases, all different, exact top 10 (and the
+same over fewer and more connections); single durable purchases; four predictions to a purchase; and five times as many connections as the service
 takes, after which it is asked as at first. Beside the clock it tells the processor's milliseconds
 of the server a request, for a machine that others use too. Prints one JSON line.
 """
@@ -29,6 +29,9 @@ from kill_service import HOST, Server
 
 HISTORY = 50
 CONNECTIONS = 32
+OTHERS = (16, 24, 28, 48)
+"""More connections wait longer for an answer, and let the service put more of them together."""
+
 BODIES = 2_000
 
 SCRIPT = """
@@ -109,6 +112,7 @@ def run(folder: Path, items: int, size: str, seconds: int) -> dict[str, Any]:
         asked(folder, server, 0, 3, CONNECTIONS)  # so that all that is made once is made
         found = {
             "predictions": asked(folder, server, 0, seconds, CONNECTIONS),
+            "predictions_over": {n: asked(folder, server, 0, seconds, n) for n in OTHERS},
             "purchases": asked(folder, server, 100, seconds, CONNECTIONS),
             "four_to_one": asked(folder, server, 20, seconds, CONNECTIONS),
             "overload": asked(folder, server, 0, seconds, 2_560),
