@@ -5,10 +5,11 @@
 
 A transformer with drawn weights (speed does not depend on what it has learnt) is saved as a bundle,
 loaded and served by `nextbuy serve` in a process of its own; `wrk` from Debian's package asks it
-over 32 connections: predictions for histories of 50 purchases, all different, exact top 10 (and the
-same over fewer and more connections); single durable purchases; four predictions to a purchase; and five times as many connections as the service
-takes, after which it is asked as at first. Beside the clock it tells the processor's milliseconds
-of the server a request, for a machine that others use too. Prints one JSON line.
+over 32 connections: predictions for histories of 50 purchases, all different, exact top 10, and the
+same over fewer and more connections; single durable purchases; four predictions to a purchase; and
+five times as many connections as the service takes, after which it is asked as at first. Beside the
+clock it tells the processor's milliseconds of the server a request, for a machine that others use
+too. Prints one JSON line.
 """
 
 import argparse
