@@ -247,6 +247,7 @@ def test_a_network_that_goes_on_learns_what_has_changed(tmp_path, run):
     new = load_bundle(folder / "versions" / "000002")
     assert new.histories.num_purchases == log.height
     assert new.facts["protocol"]["learned_until"] == late.max() + 1
+    assert "went on from those of version 000001." in new.facts["protocol"]["description"]
     code, out, _ = run("predict", folder, "--user", "u1", "--k", "1", "--model", "gru", "--json")
     bought = log.filter(pl.col("user_id") == "u1").sort("timestamp")["item_id"][-1]
     expected = ITEMS[(ITEMS.index(bought) - 1) % len(ITEMS)]

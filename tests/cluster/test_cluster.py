@@ -223,6 +223,10 @@ def test_a_search_says_when_the_cluster_is_too_small(cluster, tmp_path):
         tune(shop_log(), tmp_path, config=config, start=starting_on(ClusterConfig(workers=9)))
 
 
+def test_no_work_is_done_at_once(cluster):
+    assert list(RayBlocks(ClusterConfig(workers=2))(abs, [])) == []
+
+
 def test_scoring_is_that_of_predict_even_when_a_worker_dies(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("nextbuy.predictor.answers._MOST_USERS", 4)
     config = PredictorConfig(models=("markov", "personal-frequency"))

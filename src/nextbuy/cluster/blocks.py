@@ -27,7 +27,6 @@ _AHEAD: Final = 2
 
 _OFTEN: Final = 0.5
 
-
 Done = TypeVar("Done")
 
 
@@ -75,6 +74,8 @@ class RayBlocks:
         Raises:
             PeerLostError: If a block was lost with its worker again and again.
         """
+        if not numbers:
+            return
         stored = ray.put(work)  # stays while it is held here: a worker may begin again
         workers = self._started(min(self._config.workers, len(numbers)))
         left, given = list(reversed(numbers)), dict[Any, tuple[int, int]]()

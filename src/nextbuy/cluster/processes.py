@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import ray
@@ -33,11 +34,12 @@ class Relay:
         return {**whereabouts(), **code_facts()}
 
     def tell(self, said: bytes) -> None:
-        """Write to the process; `BrokenPipeError` if it has ended."""
+        """Write to the process; one that has ended is found out by hearing nothing more."""
         pipe = self._process.stdin
         if pipe is not None:
-            pipe.write(said)
-            pipe.flush()
+            with suppress(BrokenPipeError):
+                pipe.write(said)
+                pipe.flush()
 
     @ray.method(concurrency_group="hearing")
     def hear(self) -> bytes:
@@ -58,7 +60,7 @@ class _Told:
         self._relay = relay
 
     def write(self, said: bytes) -> None:
-        """Hand it on; a process that has ended is found out by hearing nothing more."""
+        """Hand it on."""
         self._relay.tell.remote(said)
 
     def flush(self) -> None:

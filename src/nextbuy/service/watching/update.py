@@ -36,6 +36,8 @@ from nextbuy.service.watching.whole_log import whole_log
 _UPDATE: Final = "update"
 """Key of `run.json` under which a challenger's version says what became of it."""
 
+_GONE_ON: Final = " Networks went on from those of version {}."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveLog:
@@ -135,6 +137,8 @@ def update(
         scored=compare, champion=champion if incremental else None,
     )  # fmt: skip
     challenger.facts |= facts
+    if incremental:
+        challenger.facts["protocol"]["description"] += _GONE_ON.format(name)
     return _published(directory, challenger, name, found[0], why_not(found[0], config))
 
 
