@@ -7,10 +7,11 @@ A small bundle is trained and served by `nextbuy serve` in a process of its own.
 connections ask for predictions and histories, send purchases, and make mistakes; purchases carry
 one of 1,000 idempotency keys, so that all of the way of a write is gone but nothing is stored that
 would rightly take room. Live quality is judged every ten seconds, not every five minutes, so that
-what it keeps is there early. Resident memory is read 20 times on the way; its slope is that of a
-line through all but the first quarter, in which caches fill. Prints one JSON line; leaves with 1 if
-the memory grows by more than 5 MiB per million requests and by more than 8 MiB in all, if an answer
-is not what was expected, or if files or threads are left.
+what it needs is there early, and of few answers: it holds as many as were kept, up to 50,000.
+Resident memory is read 20 times on the way; its slope is that of a line through all but the first
+quarter, in which caches fill. Prints one JSON line; leaves with 1 if the memory grows by more than
+5 MiB per million requests and by more than 8 MiB in all, if an answer is not what was expected, or
+if files or threads are left.
 """
 
 import argparse
@@ -36,6 +37,7 @@ LOOKS = 20
 SETTINGS = """
 page = false
 watch_seconds = 10
+served_share = 0.005
 [limits]
 rate = 1e9
 burst = 1000000000
