@@ -112,8 +112,8 @@ class NeuralModel(ABC, Generic[C, S]):
         config = self.config = self._chosen(train, validation, catalog, options)
         training = config.training
         shape = self.shape_of(config, train, catalog)
-        sizes = self.weight_shapes(shape).values()
-        options.check_memory(_COPIES * 4 * sum(math.prod(size) for size in sizes))
+        numbers = sum(math.prod(size) for size in self.weight_shapes(shape).values())
+        options.check_memory(_COPIES * 4 * numbers)
         codes, team, start = item_codes(catalog), options.team, options.start
         network, weights = _network_and_weights(self, shape, train, catalog, options)
         engine = create_engine(
@@ -121,6 +121,7 @@ class NeuralModel(ABC, Generic[C, S]):
             item_counts=train.item_counts(len(catalog)), seed=options.seed, device=config.device,
             codes=codes, team=team,
         )  # fmt: skip
+        network = network.to(torch_device(config.device))  # which the engine has not refused
         training = _as_trained(config, shape, network.device)
         config = self.config = config.model_copy(update={"training": training})
         options.progress.advance(1, {})
@@ -197,14 +198,10 @@ class NeuralModel(ABC, Generic[C, S]):
         """Log P(next item) after each history; see `Model.log_probabilities`."""
         shape = self._fitted()[1]
         return score_histories(
-            self._scorer(),
-            histories,
-            as_of,
-            longest=self.config.training.longest_window,
-            num_items=shape.num_items,
-            temperature=self.config.temperature or 1.0,
-            groups=self._groups,
-        )
+            self._scorer(), histories, as_of,
+            longest=self.config.training.longest_window, num_items=shape.num_items,
+            temperature=self.config.temperature or 1.0, groups=self._groups,
+        )  # fmt: skip
 
     def top_k(
         self, histories: Histories, as_of: Int64 | None, k: int, *, blocked: Blocked
@@ -318,7 +315,7 @@ def _network_and_weights(
     config, counts = model.config, train.item_counts(len(catalog))
     longest = min(config.training.longest_window, int(train.lengths.max(initial=1)))
     drawn = model.first_weights(shape, seed=options.seed, item_counts=counts, longest=longest)
-    network = network_of(shape, item_codes(catalog)).to(torch_device(config.device))
+    network = network_of(shape, item_codes(catalog))
     weights = first_weights(
         drawn, config, train, catalog, tables=network.item_tables(), options=options
     )
