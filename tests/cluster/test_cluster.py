@@ -223,6 +223,16 @@ def test_a_search_says_when_the_cluster_is_too_small(cluster, tmp_path):
         tune(shop_log(), tmp_path, config=config, start=starting_on(ClusterConfig(workers=9)))
 
 
+def test_C06_processes_and_blocks_of_other_code_are_refused(cluster, monkeypatch):
+    for module in ("processes", "blocks"):
+        monkeypatch.setattr(f"nextbuy.cluster.{module}.code_facts", lambda: {"code": "of this one"})
+    said = "A worker on .* has code .* instead of 'of this one'. Install the same nextbuy"
+    with pytest.raises(JoinError, match=said):
+        starting_on(ClusterConfig(workers=1))(["-c", "pass"], 1)
+    with pytest.raises(JoinError, match=said):
+        list(RayBlocks(ClusterConfig(workers=1))(abs, [1]))
+
+
 def test_no_work_is_done_at_once(cluster):
     assert list(RayBlocks(ClusterConfig(workers=2))(abs, [])) == []
 

@@ -338,3 +338,16 @@ def test_a_prepared_folder_is_a_source_that_knows_its_level_and_how_it_was_read(
     account = json.loads((tmp_path / "out" / "prepared.json").read_text(encoding="utf-8"))
     assert account["rows"] == {"in": 2, "kept": 2, "rejected": 0, "duplicates": 0}
     assert NOW.year == 2025
+
+
+def test_a_piece_that_another_has_finished_meanwhile_stays_as_it_is(tmp_path):
+    pieces = Pieces(tmp_path / "pieces")
+
+    def write(folder):
+        (folder / "mine").write_text("mine")
+        pieces.path(0).mkdir()
+        (pieces.path(0) / "theirs").write_text("theirs")
+
+    pieces.put(0, write)
+    assert [path.name for path in pieces.folder.iterdir()] == [pieces.path(0).name]
+    assert [path.name for path in pieces.path(0).iterdir()] == ["theirs"]

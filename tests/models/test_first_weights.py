@@ -6,6 +6,7 @@ import pytest
 
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import Histories
+from nextbuy.errors import ResumeError
 from nextbuy.models.first_weights import Start, carried
 from nextbuy.models.gru import Gru
 from nextbuy.models.lstm_rnn import LstmRnn
@@ -44,12 +45,14 @@ def test_items_find_their_rows_and_new_ones_keep_what_was_drawn():
         "embedding.weight": table([0, 0], [1, 1], [2, 2], [3, 3]),
         "bias": table(10.0, 20.0, 30.0),
         "layer.weight": table([5, 5]),
+        "wider.weight": table([5, 5, 5]),
     }
     drawn = {
         "embedding.weight": table([7, 7], [8, 8], [9, 9], [6, 6]),
         "bias": table(1.0, 2.0, 3.0),
         "layer.weight": table([4, 4]),
         "another.weight": table([0.5, 0.5]),
+        "wider.weight": table([0.25, 0.25]),
     }
     found = carried(drawn, Start(weights=before, catalog=old), new, TABLES)
     assert found["embedding.weight"].tolist() == [[0, 0], [3, 3], [9, 9], [1, 1]]
@@ -57,6 +60,7 @@ def test_items_find_their_rows_and_new_ones_keep_what_was_drawn():
     assert found["bias"].tolist() == [30, 20, 10]
     assert found["layer.weight"].tolist() == [[5, 5]]
     assert found["another.weight"].tolist() == [[0.5, 0.5]]
+    assert found["wider.weight"].tolist() == [[0.25, 0.25]]
     assert drawn["bias"].tolist() == [1, 2, 3]
 
 
@@ -130,6 +134,17 @@ def test_what_was_bought_since_is_learnt_in_few_steps(name):
     assert p_after > p_before + 0.2
     assert again.result.num_steps < model.result.num_steps
     assert again.config.training.peak_rate == model.config.training.peak_rate
+
+
+def test_a_checkpoint_of_another_start_is_refused(tmp_path):
+    log, known = walks(5), catalog(list("abcde"))
+    kind, config = NETWORKS["lstm-rnn"]
+    model = kind(kind.config_class(**config)).fit(log, NOTHING, known, FitOptions(epochs=1))
+    start = Start(weights=model.weights(), catalog=known)
+    kind(model.config).fit(log, NOTHING, known, FitOptions(run_folder=tmp_path, start=start))
+    other = Start(weights={n: w + 1 for n, w in start.weights.items()}, catalog=known)
+    with pytest.raises(ResumeError, match="start: was"):
+        kind(model.config).fit(log, NOTHING, known, FitOptions(run_folder=tmp_path, start=other))
 
 
 def _rows(histories):

@@ -61,8 +61,10 @@ def scoring_of(config: "ClusterConfig | None") -> "Scoring":
     return lambda scorer, numbers: blocks(scorer.offers, numbers)
 
 
-def encoding_of(config: "ClusterConfig") -> "EncodesBuckets":
-    """Where the buckets of a log are encoded."""
+def encoding_of(config: "ClusterConfig | None") -> "EncodesBuckets | None":
+    """Who encodes the buckets of a log; None is this process."""
+    if config is None:
+        return None
     from nextbuy.cluster.blocks import RayBlocks
 
     return RayBlocks(config)

@@ -62,8 +62,9 @@ def prepare(
     expected = forecast(source, out, config)
     _say(expected)
     with on_cluster(cluster, workers) as found, ProgressBar() as progress:
-        where = None if found is None else encoding_of(found)
-        prepared = prepare_log(source, out, config, read.options(), progress, where=where)
+        prepared = prepare_log(
+            source, out, config, read.options(), progress, where=encoding_of(found)
+        )
     if read.rejects is not None:
         write_prepared_rejects(prepared, read.rejects)
     if json:

@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from nextbuy.cluster.code import code_facts, differences
+from nextbuy.cluster.code import code_facts, refuse_other_code
 from nextbuy.cluster.config import ClusterConfig
 from nextbuy.cluster.connecting import (
     cpus_for_each,
@@ -18,7 +18,7 @@ from nextbuy.cluster.connecting import (
     what_is_free,
     whereabouts,
 )
-from nextbuy.errors import ConfigError, JoinError, PeerLostError
+from nextbuy.errors import ConfigError, PeerLostError
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,7 @@ class RayBlocks:
         wanted = code_facts()
         for place, one in enumerate(found):
             self._note(place, one)
-            if said := differences(one, wanted):
-                raise JoinError(
-                    f"A worker on {one['host']} has {said}. Install the same nextbuy on all "
-                    "machines of the cluster."
-                )
+            refuse_other_code(f"A worker on {one['host']}", one, wanted)
         return workers
 
     def _note(self, place: int, about: dict[str, str]) -> None:

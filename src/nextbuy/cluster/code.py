@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import nextbuy
+from nextbuy.errors import JoinError
 
 _LIBRARIES: Final = ("torch", "numpy", "polars", "ray")
 
@@ -23,6 +24,18 @@ def code_facts() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
     }
+
+
+def refuse_other_code(name: str, found: dict[str, str], wanted: dict[str, str]) -> None:
+    """Refuse a worker that runs other code.
+
+    Raises:
+        JoinError: Naming the worker, what differs, and what to do.
+    """
+    if said := differences(found, wanted):
+        raise JoinError(
+            f"{name} has {said}. Install the same nextbuy on all machines of the cluster."
+        )
 
 
 def differences(found: dict[str, str], wanted: dict[str, str]) -> str:

@@ -11,11 +11,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nextbuy.cluster.code import code_facts, differences
+from nextbuy.cluster.code import code_facts, refuse_other_code
 from nextbuy.cluster.config import ClusterConfig
 from nextbuy.cluster.connecting import end_process, here, what_is_free
 from nextbuy.cluster.worker import Event, Meeting, Outcome, Worker
-from nextbuy.errors import ConfigError, JoinError, NextbuyError, PeerLostError
+from nextbuy.errors import ConfigError, NextbuyError, PeerLostError
 from nextbuy.models.protocol import FitOptions
 from nextbuy.progress import Progress, SilentProgress
 from nextbuy.training.distributed import JoinConfig
@@ -114,10 +114,7 @@ class Crew:
         ]
         self._places = [(one["node"], int(one["pid"])) for one in found]
         for name, one in zip(self._names, found, strict=True):
-            if said := differences(one, wanted):
-                raise JoinError(
-                    f"{name} has {said}. Install the same nextbuy on all machines of the cluster."
-                )
+            refuse_other_code(name, one, wanted)
 
     def _listening(self) -> tuple[str, int]:
         if len(self._workers) == 1:

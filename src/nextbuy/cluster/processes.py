@@ -11,7 +11,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from nextbuy.cluster.code import code_facts, differences
+from nextbuy.cluster.code import code_facts, refuse_other_code
 from nextbuy.cluster.config import ClusterConfig
 from nextbuy.cluster.connecting import cpus_for_each, what_is_free, whereabouts
 from nextbuy.errors import ConfigError, JoinError
@@ -94,12 +94,11 @@ class RayProcess:
                 f"A worker of {threads} processors did not start within {start_seconds:g} s; free "
                 f"are {what_is_free()}. Ask for fewer --workers."
             ) from error
-        if said := differences(found, code_facts()):
+        try:
+            refuse_other_code(f"A worker on {found['host']}", found, code_facts())
+        except JoinError:
             self.kill()
-            raise JoinError(
-                f"A worker on {found['host']} has {said}. Install the same nextbuy on all machines "
-                "of the cluster."
-            )
+            raise
         self.returncode: int | None = None
         self.stdin = _Told(self._relay)
         read, self._write = os.pipe()

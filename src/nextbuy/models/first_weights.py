@@ -49,30 +49,6 @@ def item_start(config: NeuralConfig, train: Histories, num_items: int) -> str:
     return "spectral" if num_items >= _MANY_ITEMS and is_seldom_bought else "random"
 
 
-def first_weights(
-    drawn: Weights,
-    config: NeuralConfig,
-    train: Histories,
-    catalog: Catalog,
-    *,
-    tables: Mapping[str, int],
-    options: FitOptions,
-) -> Weights:
-    """The weights that training starts from.
-
-    Args:
-        drawn: At random.
-        config: Of the network.
-        train: What it will learn from.
-        catalog: Of these histories.
-        tables: Weights with a row an item; see `CatalogNetwork.item_tables`.
-        options: With a start, the weights are carried over from it.
-    """
-    if options.start is not None:
-        return carried(drawn, options.start, catalog, tables)
-    return with_items(drawn, config, train, options)
-
-
 def with_items(
     weights: Weights, config: NeuralConfig, train: Histories, options: FitOptions
 ) -> Weights:

@@ -21,7 +21,7 @@ from nextbuy import storage
 from nextbuy.data.catalog import Catalog
 from nextbuy.data.histories import DAY, UNKNOWN, Float32, Histories, Int32, Int64
 from nextbuy.errors import BundleError, NotFittedError
-from nextbuy.models.first_weights import first_weights, item_start
+from nextbuy.models.first_weights import carried, item_start, with_items
 from nextbuy.models.items import item_codes, item_groups
 from nextbuy.models.neural_config import NeuralConfig, identity
 from nextbuy.models.neural_ranks import ranked
@@ -316,10 +316,9 @@ def _network_and_weights(
     longest = min(config.training.longest_window, int(train.lengths.max(initial=1)))
     drawn = model.first_weights(shape, seed=options.seed, item_counts=counts, longest=longest)
     network = network_of(shape, item_codes(catalog))
-    weights = first_weights(
-        drawn, config, train, catalog, tables=network.item_tables(), options=options
-    )
-    return network, weights
+    if options.start is not None:
+        return network, carried(drawn, options.start, catalog, network.item_tables())
+    return network, with_items(drawn, config, train, options)
 
 
 def _as_trained(config: NeuralConfig, shape: Shape, device: torch.device) -> TrainingConfig:

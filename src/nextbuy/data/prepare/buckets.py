@@ -137,7 +137,7 @@ def encode_buckets(
     *,
     buckets: int,
     progress: Progress,
-    where: "EncodesBuckets | None" = None,
+    where: EncodesBuckets | None = None,
 ) -> None:
     """Encode every bucket that is not encoded yet; without `where`, in this process."""
     left = [number for number in range(buckets) if not encoded.has(number)]
