@@ -120,7 +120,7 @@ def compare_bundles(
         )
         for name, gain in zip(of_new, gains, strict=True)
     }
-    since = 0 if cases.as_of is None else int(cases.as_of.min())
+    since = cases.since or 0
     return Comparison(
         num_cases=len(cases),
         since=since,
