@@ -121,6 +121,10 @@ class OverloadedError(ServiceError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooManyJobsError(OverloadedError):
+    """As many jobs wait as may: the service is well, but who asks has to come back."""
+
+
 class StoreError(ServiceError):
     """The store of live purchases cannot be used as it is: another format, damaged, read-only."""
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import polars as pl
 
-from nextbuy.errors import NextbuyError, OverloadedError, ServiceError
+from nextbuy.errors import NextbuyError, OverloadedError, ServiceError, TooManyJobsError
 from nextbuy.service.config import JobLimits
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -69,14 +69,17 @@ class Jobs:
         """Put work at the end of the queue.
 
         Raises:
-            OverloadedError: If as many wait as may.
+            TooManyJobsError: If as many wait as may.
+            OverloadedError: Once it is closed.
         """
         with self._change:
             self._expire()
             is_running = any(job.state == "running" for job in self._jobs.values())
             room = self._limits.waiting + (0 if is_running else 1)
-            if self._is_closed or len(self._waiting) >= room:
-                raise OverloadedError("Too many jobs wait already.", retry_after_seconds=10.0)
+            if self._is_closed:
+                raise OverloadedError("The service is stopping. Send it again later.")
+            if len(self._waiting) >= room:
+                raise TooManyJobsError("Too many jobs wait already.", retry_after_seconds=10.0)
             job = Job(id=secrets.token_hex(16))
             self._jobs[job.id], self._waiting[job.id] = job, work
             if self._thread is None:

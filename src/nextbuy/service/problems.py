@@ -18,6 +18,7 @@ from nextbuy.errors import (
     OverloadedError,
     StoreError,
     StoreUnavailableError,
+    TooManyJobsError,
 )
 
 _log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ _STORE_AWAY: Final = "The store of purchases cannot be used now."
 _STATUSES: Final[tuple[tuple[type[NextbuyError], int], ...]] = (
     (ConflictError, 409),
     (ModelUnavailableError, 503),
+    (TooManyJobsError, 429),  # before what it is a kind of
     (OverloadedError, 503),
     (StoreError, 503),
     (BundleError, 409),
