@@ -3,8 +3,8 @@
     python benchmarks/fuzz_service.py --max-examples 200
 
 A small bundle is trained, a server started in a process of its own with a key, and schemathesis
-runs all phases and all checks against it: no answer of 500 or above but 503, no answer that the
-document does not describe, nothing wrong accepted, nothing right refused, nothing without a key.
+runs all phases and all checks against it: no answer of 500 or above, no answer that the document
+does not describe, nothing wrong accepted, nothing right refused, nothing without a key.
 Of the 16 operations it tells 15: schemathesis leaves out the one that it reads the document from.
 """
 
