@@ -9,9 +9,9 @@ one of 1,000 idempotency keys, so that all of the way of a write is gone but not
 would rightly take room. Live quality is judged every ten seconds, not every five minutes, so that
 what it needs is there early, and of few answers: it holds as many as were kept, up to 50,000.
 Resident memory, open files and threads are read 20 times on the way; the slope is that of a line
-through all but the first quarter, in which caches fill and pools start. Prints one JSON line; leaves with 1 if the memory grows by more than
-5 MiB per million requests and by more than 8 MiB in all, if an answer is not what was expected, or
-if files or threads are left.
+through all but the first quarter, in which caches fill and pools start. Prints one JSON line;
+leaves with 1 if the memory grows by more than 5 MiB per million requests and by more than 8 MiB in
+all, if an answer is not what was expected, or if files or threads are left.
 """
 
 import argparse
