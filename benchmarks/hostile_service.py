@@ -6,9 +6,9 @@
 A healthy client asks 50 times a second over one connection, from a process of its own, before and
 during each attack:
 
-    slow heads    200 connections that send a byte of a header every 200 ms
+    slow heads    200 connections that send a byte of a header every 200 ms, each at its own time
     slow bodies   200 connections that do so with a body
-    idle          2,000 connections that say nothing
+    idle          2,000 connections that say nothing; told apart from the time in which they come
     S01 .. S04    100 hostile bodies each, 4 at a time, and again 100, of which the growth is told:
                   too large (announced, chunked, false length), a million chunks of one byte,
                   compressed, and JSON that is nested 100,000 deep or has 100,000 keys
@@ -41,6 +41,7 @@ from nextbuy.service.guard.hosts import is_loopback
 
 RATE = 50
 SLOW = 200
+PAUSE = 0.2  # seconds between two bytes of a slow client
 IDLE = 2_000
 BODIES = 100
 AT_ONCE = 4
@@ -127,9 +128,12 @@ async def measure(place: Place, pid: int, found: dict[str, Any]) -> None:
         for name, attack in ATTACKS.items():
             began, answers = time.monotonic(), Answers()
             facts = await attack(place, process, answers)
-            facts |= told(latencies_between(began, time.monotonic()))
+            ended, since = time.monotonic(), facts.pop("since", began)
+            facts |= told(latencies_between(since, ended))
             facts["p99_over_before"] = round(facts["p99_ms"] / calm["p99_ms"], 2)
-            found[name] = {"seconds": round(time.monotonic() - began, 1), **facts}
+            if since > began:
+                facts["while_they_came"] = told(latencies_between(began, since))
+            found[name] = {"seconds": round(ended - began, 1), **facts}
             found[name]["answers"] = dict(answers.of)
             print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
         began = time.monotonic()
@@ -235,11 +239,16 @@ async def slow_bodies(place: Place, _: psutil.Process, answers: Answers) -> dict
 
 async def trickle(place: Place, head: bytes, answers: Answers, most: float = 40) -> dict[str, Any]:
     """Many clients that send a byte now and then; how long the last of them was borne with."""
-    lives = await asyncio.gather(*(one_trickle(place, head, answers, most) for _ in range(SLOW)))
+    lives = await asyncio.gather(
+        *(one_trickle(place, head, answers, most, PAUSE * n / SLOW) for n in range(SLOW))
+    )
     return {"connections": SLOW, "longest_seconds": round(max(lives), 1)}
 
 
-async def one_trickle(place: Place, head: bytes, answers: Answers, most: float) -> float:
+async def one_trickle(
+    place: Place, head: bytes, answers: Answers, most: float, first: float
+) -> float:
+    await asyncio.sleep(first)  # slow clients are not in step
     began = time.monotonic()
     try:
         reader, writer = await place.connect()
@@ -247,7 +256,7 @@ async def one_trickle(place: Place, head: bytes, answers: Answers, most: float) 
         answer = asyncio.ensure_future(reader.read(65536))
         while not answer.done() and time.monotonic() - began < most:
             writer.write(b"a")
-            await asyncio.wait([answer], timeout=0.2)
+            await asyncio.wait([answer], timeout=PAUSE)
         answers.of[status_of(answer.result()) if answer.done() else "still open"] += 1
         answer.cancel()
         writer.transport.abort()
@@ -263,11 +272,14 @@ async def idle(place: Place, process: psutil.Process, answers: Answers) -> dict[
             writers.append((await place.connect())[1])
         except OSError:
             answers.of["refused"] += 1
+    since = time.monotonic()
     await asyncio.sleep(5)
     grown = process.memory_info().rss - before
     for writer in writers:
         writer.transport.abort()
-    return {"connections": len(writers), "grown_mib": round(grown / 2**20, 2)}
+    return {
+        "connections": len(writers), "grown_mib": round(grown / 2**20, 2), "since": since,
+    }  # fmt: skip
 
 
 def hostile(kind: Callable[[Place, int], tuple[bytes, bytes]]) -> Callable[..., Awaitable[Any]]:
