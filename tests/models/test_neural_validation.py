@@ -73,6 +73,10 @@ def test_items_start_by_their_neighbours_where_they_are_many_and_seldom_bought(m
     monkeypatch.setattr(first_weights, "_MANY_ITEMS", V)
     assert fit(asked(0)).config.item_start == "spectral"
     assert fit(asked(0), item_start="random").config.item_start == "random"
+    monkeypatch.setattr(first_weights, "_MOST_ITEMS", V - 1)
+    assert fit(asked(0)).config.item_start == "random"
+    assert fit(asked(0), item_start="spectral").config.item_start == "spectral"
+    monkeypatch.setattr(first_weights, "_MOST_ITEMS", V)
     monkeypatch.setattr(first_weights, "_SELDOM", 40.0)  # 1,200 purchases of 30 items
     assert fit(asked(0)).config.item_start == "random"
 

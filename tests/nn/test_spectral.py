@@ -65,12 +65,6 @@ def test_items_without_neighbours_keep_what_was_drawn():
     assert rows.dtype == np.float32
 
 
-def test_a_catalog_too_large_keeps_what_was_drawn(monkeypatch):
-    monkeypatch.setattr(spectral, "_MOST_ITEMS", 11)
-    weights = {"embedding.weight": np.ones((13, 4), np.float32)}
-    assert with_spectral_items(weights, two_kinds(), seed=0) is weights
-
-
 def test_the_seed_turns_the_vectors_and_changes_no_likeness():
     first, again, other = (spectral_vectors(two_kinds(), 12, 12, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

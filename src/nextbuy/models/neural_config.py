@@ -25,7 +25,7 @@ class NeuralConfig(BaseModel):
     item_start: Literal["auto", "spectral", "random"] = Field(
         default="auto",
         description="where the vectors of items start: by what is bought near each other, or "
-        "drawn; auto is spectral in catalogs of 1,000 items or more that are bought less than "
+        "drawn; auto is spectral in catalogs of 1,000 to 300,000 items that are bought less than "
         "100 times on average",
     )
     chosen_by: Literal["auto", "loss", "ndcg"] = Field(

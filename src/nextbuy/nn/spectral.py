@@ -38,8 +38,6 @@ _BLOCK: Final = 2**20
 _MOST_PURCHASES: Final = 2**21
 """Of longer logs every second, third, ... user is counted: more say the same again."""
 
-_MOST_ITEMS: Final = 2_000_000
-
 
 def spectral_vectors(histories: Histories, num_items: int, width: int, *, seed: int) -> Float32:
     """Vectors of items from what was bought near each other.
@@ -69,12 +67,9 @@ def spectral_vectors(histories: Histories, num_items: int, width: int, *, seed: 
 def with_spectral_items(weights: Weights, histories: Histories, *, seed: int) -> Weights:
     """The same weights, with rows of `embedding.weight` from `spectral_vectors`.
 
-    They scatter as widely as the rows that were drawn, which items without neighbours keep; so do
-    all in catalogs of more than two million items, whose factors would take longer than a fit.
+    They scatter as widely as the rows that were drawn, which items without neighbours keep.
     """
     drawn = weights["embedding.weight"]
-    if len(drawn) - 1 > _MOST_ITEMS:
-        return weights
     found = spectral_vectors(histories, len(drawn) - 1, drawn.shape[1], seed=seed)
     has_neighbours = (found != 0).any(axis=1)
     drawn = np.where(has_neighbours[:, None], found * drawn.std(), drawn)
