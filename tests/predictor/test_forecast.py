@@ -46,6 +46,16 @@ def random_shop():
     return Predictor.fit(random_buyers(), config=FAST)
 
 
+@pytest.fixture(scope="module")
+def few_buyers():
+    return random_buyers(100)
+
+
+@pytest.fixture(scope="module")
+def few(few_buyers):
+    return Predictor.fit(few_buyers, config=FAST)
+
+
 def test_a_forecast_is_one_tidy_row_for_each_user(fitted):
     found = fitted.forecast()
     assert found.columns == COLUMNS
@@ -229,9 +239,8 @@ def test_spend_is_purchases_times_what_a_purchase_is_worth(random_shop):
     assert np.median(np.abs(value / price - 1)) < 0.1
 
 
-def test_the_test_period_teaches_nothing():
-    log = random_buyers(200)
-    first = Predictor.fit(log, config=FAST)
+def test_the_test_period_teaches_nothing(few_buyers, few):
+    log, first = few_buyers, few
     start = datetime.fromisoformat(first.facts["timing"]["test_start"])
     moved = log.with_columns(
         pl.when(pl.col("timestamp") >= start)
@@ -250,10 +259,9 @@ def test_the_test_period_teaches_nothing():
     assert_frame_equal(first.forecast(asked, as_of=at), second.forecast(asked, as_of=at))
 
 
-def test_refit_full_learns_from_the_last_days_too():
-    log = random_buyers(200)
-    kept = Predictor.fit(log, config=FAST)
-    full = Predictor.fit(log, config=FAST.model_copy(update={"refit_full": True}))
+def test_refit_full_learns_from_the_last_days_too(few_buyers, few):
+    kept = few
+    full = Predictor.fit(few_buyers, config=FAST.model_copy(update={"refit_full": True}))
     assert full.facts["timing"]["learned_until"] > kept.facts["timing"]["learned_until"]
     assert full.facts["timing"]["scores"] == kept.facts["timing"]["scores"]
     assert not full.forecast(["u1"]).equals(kept.forecast(["u1"]))
