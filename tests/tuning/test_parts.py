@@ -92,12 +92,13 @@ def test_what_is_written_as_toml_is_read_back_the_same():
 
 
 def test_a_limit_keeps_time_back_for_the_comparison():
-    # 10 s for pictures; the test has twice the cases of validation, and all of it may take 1.3
-    # times as long: 1.3 * 2 * (1 + 2) = 7.8 s for scores, 1.3 * (10 + 20) = 39 s for second fits.
+    # 10 s for pictures; the test has twice the cases of validation, which is asked again, and all
+    # of it may take 1.3 times as long: 1.3 * (1 + 2) * (1 + 2) = 11.7 s for scores, 1.3 * (10 + 20)
+    # = 39 s for second fits.
     default, best = {"seconds": 10.0, "scoring": 1.0}, {"seconds": 20.0, "scoring": 2.0}
     limit = TimeLimit(end=1000.0, seconds=100.0, refits=True, test_share=2.0)
-    assert limit.of_refits(default, best) == pytest.approx(1000 - 10 - 7.8)
-    assert limit.of_trials(default, best) == pytest.approx(1000 - 10 - 7.8 - 39)
+    assert limit.of_refits(default, best) == pytest.approx(1000 - 10 - 11.7)
+    assert limit.of_trials(default, best) == pytest.approx(1000 - 10 - 11.7 - 39)
 
 
 def test_second_fits_that_would_take_most_of_a_limit_are_left_out():

@@ -45,9 +45,10 @@ class TimeLimit:
         return scored - needed if is_worth_it else scored
 
     def of_refits(self, default: Mapping[str, Any], best: Mapping[str, Any]) -> float:
-        """When second fits have to end, so that both can be scored."""
+        """When second fits have to end, so that both can be scored. Those that a worker fitted, or
+        that were fitted before a kill, are made from checkpoints, which asks validation again."""
         scoring = float(default["scoring"]) + float(best["scoring"])
-        return self.end - _PICTURES - _LONGER * self.test_share * scoring
+        return self.end - _PICTURES - _LONGER * (1 + self.test_share) * scoring
 
     def can_refit(self, default: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
         """Whether there is time for second fits of both."""
