@@ -7,6 +7,7 @@ A healthy client asks 50 times a second over one connection, from a process of i
 during each attack:
 
     slow heads    200 connections that send a byte of a header every 200 ms, each at its own time
+                  unless they are told to go in step
     slow bodies   200 connections that do so with a body
     idle          2,000 connections that say nothing; told apart from the time in which they come
     S01 .. S04    100 hostile bodies each, 4 at a time, and again 100, of which the growth is told:
@@ -57,6 +58,7 @@ class Place:
     target: str
     key: str | None
     body: str | None
+    in_step: bool
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
         key = [f"Authorization: Bearer {self.key}"] if self.key else []
@@ -82,6 +84,7 @@ def main() -> None:
     parser.add_argument("--body", help="JSON that it sends; without it asks by GET")
     parser.add_argument("--target", default="/v1/purchases", help="path that takes a POST of JSON")
     parser.add_argument("--key", help="for both")
+    parser.add_argument("--in-step", action="store_true", help="slow clients send all at once")
     parser.add_argument("--seconds", type=float, default=180.0, help="end by then")
     arguments = parser.parse_args()
     url = urlsplit(arguments.url)
@@ -89,7 +92,7 @@ def main() -> None:
         sys.exit(f"{arguments.url} is not on this machine; nothing was attacked.")
     place = Place(
         url.hostname, url.port or 80, arguments.healthy, arguments.target, arguments.key,
-        arguments.body,
+        arguments.body, arguments.in_step,
     )  # fmt: skip
     raise_limit_of_files(IDLE + 500)
     found: dict[str, Any] = {}
@@ -239,8 +242,9 @@ async def slow_bodies(place: Place, _: psutil.Process, answers: Answers) -> dict
 
 async def trickle(place: Place, head: bytes, answers: Answers, most: float = 40) -> dict[str, Any]:
     """Many clients that send a byte now and then; how long the last of them was borne with."""
+    firsts = [0.0 if place.in_step else PAUSE * n / SLOW for n in range(SLOW)]
     lives = await asyncio.gather(
-        *(one_trickle(place, head, answers, most, PAUSE * n / SLOW) for n in range(SLOW))
+        *(one_trickle(place, head, answers, most, first) for first in firsts)
     )
     return {"connections": SLOW, "longest_seconds": round(max(lives), 1)}
 
@@ -248,7 +252,7 @@ async def trickle(place: Place, head: bytes, answers: Answers, most: float = 40)
 async def one_trickle(
     place: Place, head: bytes, answers: Answers, most: float, first: float
 ) -> float:
-    await asyncio.sleep(first)  # slow clients are not in step
+    await asyncio.sleep(first)
     began = time.monotonic()
     try:
         reader, writer = await place.connect()
