@@ -55,8 +55,8 @@ def update(
     """Train the bundle's config on the newest log, and let it take over if it is not worse.
 
     Both are asked about what was bought after the present version's last purchase, with
-    --incremental about the newer half of it. The new version
-    is kept either way; LATEST names it only if it takes over.
+    --incremental about the newer half of it. The new version is kept either way; LATEST names it
+    only if it takes over.
     """
     from nextbuy.errors import ConfigError
 
